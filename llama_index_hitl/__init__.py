@@ -1,0 +1,97 @@
+"""Human-in-the-loop for LlamaIndex Workflows: people decide, workflows wait.
+
+The map of the package:
+
+- gates, to compose into a workflow of your own: `Review` and the events that come out of it
+  (`Approved`, `Rejected`, `Revision`, `RevisionsExhausted`, `Responded`, `Expired`);
+- questions asked inline, in a step or a tool: `ask`, `Question`, `Resolution`;
+- what travels between a workflow and people: `ReviewRequestEvent` and `ReviewResponseEvent`, with a
+  `ReviewRequest` and an `Answer` in them; `ReviewUpdatedEvent` and `ReviewRefusedEvent` tell what
+  became of an answer; `ReviewDeadlineEvent` says that time is up;
+- decisions: `Approve`, `Reject`, `Revise`, `Edit`, `Respond`, `Escalate`, `Delegate`, `Abstain`;
+- `llama_index_hitl.rules`: when a person is needed; `llama_index_hitl.forms`: from raw input to an
+  answer; `llama_index_hitl.policies` and `llama_index_hitl.lifecycle`: the pure core;
+  `llama_index_hitl.errors`: everything that is raised, below `HitlError`;
+- `llama_index_hitl.prebuilt`: ready workflows to subclass;
+- `llama_index_hitl.console`: the terminal reviewer; `llama_index_hitl.testing`: scripted people,
+  a scripted LLM and a clock that you move.
+
+Importing this module imports neither `llama_index.core` nor any optional dependency.
+"""
+
+from llama_index_hitl.clock import Clock, utc_now
+from llama_index_hitl.errors import AnswerRefused, HitlError
+from llama_index_hitl.events import (
+    Approved,
+    Expired,
+    Rejected,
+    Responded,
+    ReviewDeadlineEvent,
+    ReviewRefusedEvent,
+    ReviewRequestEvent,
+    ReviewResponseEvent,
+    ReviewUpdatedEvent,
+    Revision,
+    RevisionsExhausted,
+)
+from llama_index_hitl.gates import Review, gates_of
+from llama_index_hitl.models import (
+    Abstain,
+    Answer,
+    Approve,
+    DecisionKind,
+    Delegate,
+    Edit,
+    Escalate,
+    Evidence,
+    Expire,
+    Outcome,
+    Reject,
+    RequestStatus,
+    Respond,
+    Reviewer,
+    ReviewRecord,
+    ReviewRequest,
+    Revise,
+)
+from llama_index_hitl.questions import Question, Resolution, ask
+
+__all__ = [
+    "Abstain",
+    "Answer",
+    "AnswerRefused",
+    "Approve",
+    "Approved",
+    "Clock",
+    "DecisionKind",
+    "Delegate",
+    "Edit",
+    "Escalate",
+    "Evidence",
+    "Expire",
+    "Expired",
+    "HitlError",
+    "Outcome",
+    "Question",
+    "Reject",
+    "Rejected",
+    "RequestStatus",
+    "Resolution",
+    "Respond",
+    "Responded",
+    "Review",
+    "ReviewDeadlineEvent",
+    "ReviewRecord",
+    "ReviewRefusedEvent",
+    "ReviewRequest",
+    "ReviewRequestEvent",
+    "ReviewResponseEvent",
+    "ReviewUpdatedEvent",
+    "Reviewer",
+    "Revise",
+    "Revision",
+    "RevisionsExhausted",
+    "ask",
+    "gates_of",
+    "utc_now",
+]

@@ -1,0 +1,430 @@
+"""Fields of a request, and the one parser from raw input to an answer, for every front end.
+
+A front end shows `decisions_of(request)` and, for the decision a person picks, `fields_of(...)`.
+What they type goes into `parse_answer`, and comes out as an `Answer` or as an `InvalidAnswer` that
+says which field is wrong and why. Nothing here guesses: a decision is one exact word.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Literal, TypeAlias, cast
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from llama_index_hitl.errors import FieldProblem, InvalidAnswer
+from llama_index_hitl.models import (
+    Answer,
+    Decision,
+    DecisionKind,
+    Edit,
+    JsonObject,
+    Respond,
+    Reviewer,
+    ReviewRequest,
+    Value,
+)
+
+Widget: TypeAlias = Literal[
+    "text", "textarea", "markdown", "code", "integer", "number", "boolean", "choice", "json"
+]
+
+_DECISIONS: TypeAdapter[Any] = TypeAdapter(Decision)
+_MESSAGE_LIMIT = 300  # characters of a message shown to people: an instance may be huge
+
+LABELS: Mapping[DecisionKind, str] = {
+    DecisionKind.APPROVE: "Approve",
+    DecisionKind.REJECT: "Reject",
+    DecisionKind.REVISE: "Send back with feedback",
+    DecisionKind.EDIT: "Edit and approve",
+    DecisionKind.RESPOND: "Respond",
+    DecisionKind.ESCALATE: "Escalate",
+    DecisionKind.DELEGATE: "Delegate to somebody else",
+    DecisionKind.ABSTAIN: "Abstain",
+}
+"""What each decision is called in front of people."""
+
+
+class FormField(Value):
+    """One thing to type.
+
+    Attributes:
+        name: Key in the raw input, such as `feedback` or `subject.amount`.
+        label: What it is called.
+        widget: How to ask for it; `choice` has `choices`, `json` takes JSON text.
+        required: Whether it must be given.
+        choices: The allowed values of a `choice`.
+        value: The present value, to start an edit from; never a decision.
+        help: One line of explanation.
+        language: Programming language of a `code` field.
+    """
+
+    name: str
+    label: str
+    widget: Widget = "text"
+    required: bool = False
+    choices: tuple[JsonValue, ...] = ()
+    value: JsonValue = None
+    help: str = ""
+    language: str | None = None
+
+
+def decisions_of(request: ReviewRequest) -> tuple[DecisionKind, ...]:
+    """Return the decisions that a request allows, in the order in which to offer them."""
+    return tuple(kind for kind in DecisionKind if kind in request.allowed)
+
+
+def fields_of(request: ReviewRequest, kind: DecisionKind) -> tuple[FormField, ...]:
+    """Return what has to be typed for one kind of decision.
+
+    Args:
+        request: The request to answer.
+        kind: The decision that the person picked.
+
+    Returns:
+        The fields in order; a comment comes last and is never required.
+    """
+    comment = FormField(name="comment", label="Comment", widget="textarea", help="For the record.")
+    match kind:
+        case DecisionKind.REVISE:
+            own = [FormField(name="feedback", label="Feedback", widget="textarea", required=True)]
+        case DecisionKind.EDIT if request.subject is not None:
+            own = _schema_fields("subject", request.subject.json_schema, request.subject.data)
+        case DecisionKind.RESPOND:
+            own = _response_fields(request.response_schema or {})
+        case DecisionKind.ESCALATE:
+            names = ", ".join(request.escalate_to)
+            own = [FormField(name="to", label="Escalate to", help=f"Empty: all of {names}")]
+        case DecisionKind.DELEGATE:
+            own = [FormField(name="to", label="Delegate to", required=True, help="A person's id.")]
+        case _:
+            own = []
+    return (*own, comment)
+
+
+def _response_fields(schema: JsonObject) -> list[FormField]:
+    if schema.get("type") == "object" and schema.get("properties"):
+        return _schema_fields("response", schema, {})
+    return [_field("response", "Response", schema, schema, None, required=True)]
+
+
+def _schema_fields(prefix: str, schema: JsonObject, data: JsonObject) -> list[FormField]:
+    properties = cast("Mapping[str, JsonObject]", schema.get("properties") or {})
+    required = cast("list[str]", schema.get("required") or [])
+    extra = [name for name in data if name not in properties]
+    fields = [
+        _field(f"{prefix}.{name}", name, sub, schema, data.get(name), required=name in required)
+        for name, sub in properties.items()
+    ]
+    fields += [_field(f"{prefix}.{name}", name, {}, schema, data[name]) for name in extra]
+    return fields
+
+
+def _field(
+    name: str,
+    label: str,
+    schema: JsonObject,
+    root: JsonObject,
+    value: JsonValue,
+    *,
+    required: bool = False,
+) -> FormField:
+    flat = _resolved(schema, root)
+    widget, choices = _widget(flat, value)
+    return FormField(
+        name=name,
+        label=str(flat.get("title") or label.replace("_", " ").capitalize()),
+        widget=widget,
+        required=required,
+        choices=choices,
+        value=value if value is not None else flat.get("default"),
+        help=str(flat.get("description") or ""),
+        language=cast("str | None", flat.get("language")),
+    )
+
+
+def _resolved(schema: JsonObject, root: JsonObject) -> JsonObject:
+    """Follow a local `$ref` and look through `anyOf [X, null]`; the outer keywords win."""
+    flat: JsonObject = dict(schema)
+    reference = flat.pop("$ref", None)
+    if isinstance(reference, str) and reference.startswith("#/$defs/"):
+        definitions = cast("Mapping[str, JsonObject]", root.get("$defs") or {})
+        target = definitions.get(reference.removeprefix("#/$defs/"), {})
+        flat = {**_resolved(target, root), **flat} if target is not schema else flat
+    options = flat.get("anyOf")
+    if isinstance(options, list):
+        real = [o for o in options if isinstance(o, dict) and o.get("type") != "null"]
+        if len(real) == 1:
+            rest = {key: value for key, value in flat.items() if key != "anyOf"}
+            flat = {**_resolved(real[0], root), **rest, "nullable": len(real) < len(options)}
+    return flat
+
+
+def _widget(flat: JsonObject, value: JsonValue) -> tuple[Widget, tuple[JsonValue, ...]]:
+    if isinstance(choices := flat.get("enum"), list):
+        return "choice", tuple(choices)
+    if "const" in flat:
+        return "choice", (flat["const"],)
+    if (hint := flat.get("format")) in ("textarea", "markdown", "code"):
+        return cast("Widget", hint), ()
+    kind = flat.get("type")
+    if kind is None and isinstance(value, str):
+        kind = "string"
+    if kind == "string":
+        return ("textarea" if isinstance(value, str) and "\n" in value else "text"), ()
+    if kind in ("integer", "number", "boolean"):
+        return cast("Widget", kind), ()
+    return "json", ()
+
+
+# --------------------------------------------------------------------------- parsing
+
+
+def parse_answer(
+    request: ReviewRequest,
+    raw: str | Mapping[str, Any],
+    *,
+    by: Reviewer,
+    at: datetime,
+    channel: str = "api",
+    role: str | None = None,
+) -> Answer:
+    """Turn what somebody typed into an answer to this request.
+
+    Text is one decision word, exactly, optionally with a colon and words after it: `approve`,
+    `reject: too expensive`, `revise: shorter, please`. Nothing else is understood as a decision:
+    not an empty line, not "yes", not "approved", not prose. Text that begins with a brace is read
+    as JSON.
+
+    A mapping has `decision` and the fields of `fields_of`, as `subject.amount` or nested; values
+    may be strings, as forms send them. Fields of an edit that are left out keep their values.
+
+    Args:
+        request: The request to answer.
+        raw: What was typed.
+        by: Who typed it, as the channel's sign-in knows them.
+        at: When, time zone included.
+        channel: Where.
+        role: In which role, where it matters.
+
+    Returns:
+        The answer, its content checked against the request's schemas.
+
+    Raises:
+        InvalidAnswer: With every problem found, field by field.
+    """
+    form = _from_text(request, raw) if isinstance(raw, str) else dict(raw)
+    kind = _kind(request, form)
+    data = _decision_data(request, kind, form)
+    try:
+        decision = _DECISIONS.validate_python({"kind": kind.value, **data})
+        answer = Answer(
+            request_id=request.request_id,
+            digest=request.digest,
+            decision=decision,
+            by=by,
+            role=role,
+            channel=channel,
+            at=at,
+        )
+    except ValidationError as error:
+        raise InvalidAnswer(request.request_id, problems_of(error, strip=(kind.value,))) from None
+    check_decision(request, answer.decision)
+    return answer
+
+
+def problems_of(
+    error: ValidationError, *, prefix: str = "", strip: Iterable[str] = ()
+) -> list[FieldProblem]:
+    """Return what a pydantic error found, field by field, in short words."""
+    dropped = set(strip)
+    found = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        parts = [prefix, *(str(part) for part in item["loc"] if part not in dropped)]
+        path = ".".join(part for part in parts if part)
+        found.append(FieldProblem(path, item["msg"][:_MESSAGE_LIMIT]))
+    return found
+
+
+def _from_text(request: ReviewRequest, raw: str) -> dict[str, Any]:
+    text = raw.strip()
+    if text.startswith("{"):
+        try:
+            loaded = json.loads(text)
+        except ValueError as error:
+            problem = FieldProblem("", f"this is not JSON: {error}")
+            raise InvalidAnswer(request.request_id, [problem]) from None
+        return cast("dict[str, Any]", loaded)
+    word, colon, rest = text.partition(":")
+    form = {"decision": word.strip().lower()}
+    if colon and rest.strip():
+        form[_TEXT_FIELD.get(form["decision"], "comment")] = rest.strip()
+    return form
+
+
+_TEXT_FIELD: Mapping[str, str] = {"revise": "feedback", "delegate": "to", "respond": "response"}
+
+
+def _kind(request: ReviewRequest, form: dict[str, Any]) -> DecisionKind:
+    given = form.get("decision")
+    if isinstance(given, Mapping):  # a whole decision, as its schema has it
+        form.update(given)
+        given = form.pop("kind", None)
+    form.pop("decision", None)
+    allowed = ", ".join(decisions_of(request))
+    if given is None or given == "":
+        problem = f"say one of: {allowed}"
+    elif given not in request.allowed:
+        problem = f"{str(given)[:60]!r} is not one of: {allowed}"
+    else:
+        return DecisionKind(given)
+    raise InvalidAnswer(request.request_id, [FieldProblem("decision", problem)])
+
+
+def _decision_data(
+    request: ReviewRequest, kind: DecisionKind, form: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Collect the fields of one decision; strings become what the schema asks for."""
+    data: dict[str, Any] = {}
+    problems: list[FieldProblem] = []
+    fields = {field.name: field for field in fields_of(request, kind)}
+    target = {DecisionKind.EDIT: "subject", DecisionKind.RESPOND: "response"}.get(kind)
+    collected: JsonObject = {}
+    if kind is DecisionKind.EDIT and request.subject is not None:
+        collected.update(request.subject.data)
+    for name, value in _flattened(form, target):
+        field = fields.get(name)
+        try:
+            parsed = _coerced(value, field)
+        except ValueError as error:
+            problems.append(FieldProblem(name, str(error)))
+            continue
+        if target is not None and name.startswith(f"{target}."):
+            if value == "" and field is not None and not field.required and parsed is None:
+                continue  # an empty optional input of a form: as if it were not there
+            collected[name.removeprefix(f"{target}.")] = parsed
+        elif name == "comment" and not value:
+            continue
+        else:
+            data[name] = parsed
+    if problems:
+        raise InvalidAnswer(request.request_id, problems)
+    if kind is DecisionKind.ESCALATE and isinstance(data.get("to"), str):
+        data["to"] = [part.strip() for part in data["to"].split(",") if part.strip()]
+    if target is not None and target not in data and (collected or kind is DecisionKind.EDIT):
+        data[target] = collected
+    return data
+
+
+def _flattened(form: Mapping[str, Any], target: str | None) -> Iterable[tuple[str, Any]]:
+    for name, value in form.items():
+        if name == target and isinstance(value, Mapping):
+            yield from ((f"{target}.{key}", item) for key, item in value.items())
+        else:
+            yield str(name), value
+
+
+_BOOLEANS = {
+    "true": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "off": False,
+    "0": False,
+    "": False,
+}
+
+
+def _coerced(value: Any, field: FormField | None) -> Any:
+    """Read a string as the field's type says; anything but a string is taken as it is."""
+    if field is None or not isinstance(value, str):
+        return value
+    text = value.strip()
+    if field.widget in ("text", "textarea", "markdown", "code"):
+        return value
+    if field.widget == "choice":
+        for choice in field.choices:
+            if value == choice or text == json.dumps(choice):
+                return choice
+        if not text and not field.required:
+            return None
+        raise ValueError(f"choose one of: {', '.join(str(choice) for choice in field.choices)}")
+    if not text and not field.required and field.widget != "boolean":
+        return None
+    return _parsed(text, field.widget)
+
+
+def _parsed(text: str, widget: Widget) -> JsonValue:
+    try:
+        if widget == "boolean":
+            return _BOOLEANS[text.lower()]
+        if widget == "integer":
+            return int(text)
+        if widget == "number":
+            return float(text)
+        return cast("JsonValue", json.loads(text))
+    except (ValueError, KeyError):
+        wanted = {"boolean": "true or false", "integer": "a whole number", "number": "a number"}
+        raise ValueError(f"this must be {wanted.get(widget, 'JSON')}") from None
+
+
+# --------------------------------------------------------------------------- checking
+
+
+def check_decision(
+    request: ReviewRequest,
+    decision: Decision,
+) -> None:
+    """Check what a decision holds against the request's schemas, without the subject's model.
+
+    Args:
+        request: The request that was answered.
+        decision: What was decided.
+
+    Raises:
+        InvalidAnswer: An edited subject or a response does not match its schema.
+    """
+    if isinstance(decision, Edit) and request.subject is not None:
+        schema, known = request.subject.json_schema, request.subject.data
+        problems = _unknown_fields("subject", decision.subject, schema, known)
+        problems += _schema_problems("subject", decision.subject, schema)
+    elif isinstance(decision, Respond):
+        schema = request.response_schema or {}
+        problems = _schema_problems("response", decision.response, schema)
+        if isinstance(decision.response, dict):
+            problems += _unknown_fields("response", decision.response, schema, {})
+    else:
+        return
+    if problems:
+        raise InvalidAnswer(request.request_id, problems)
+
+
+def _unknown_fields(
+    prefix: str, data: JsonObject, schema: JsonObject, known: JsonObject
+) -> list[FieldProblem]:
+    """Find misspelt fields: most models would drop or keep them without a word."""
+    properties = schema.get("properties")
+    if not isinstance(properties, dict) or schema.get("additionalProperties"):
+        return []
+    strangers = [name for name in data if name not in properties and name not in known]
+    return [FieldProblem(f"{prefix}.{name}", "there is no such field") for name in strangers]
+
+
+def _schema_problems(prefix: str, data: JsonValue, schema: JsonObject) -> list[FieldProblem]:
+    # Imported where it is needed: most answers are checked without it, and it takes 60 ms.
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+
+    if not schema:
+        return []
+    # An empty registry: a reference to elsewhere is an error, never a download.
+    validator = validator_for(schema)(schema, registry=Registry())
+    return [
+        FieldProblem(
+            ".".join([prefix, *(str(part) for part in error.absolute_path)]),
+            error.message[:_MESSAGE_LIMIT],
+        )
+        for error in validator.iter_errors(data)
+    ]

@@ -1,0 +1,310 @@
+"""The life of a request: one literal table, and the pure functions that follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+
+from llama_index_hitl.errors import (
+    AlreadyAnswered,
+    FieldProblem,
+    InvalidAnswer,
+    InvalidTransition,
+    NotAllowed,
+    RequestExpired,
+    StaleRequest,
+    UnknownRequest,
+)
+from llama_index_hitl.models import (
+    ROLE_PREFIX,
+    Answer,
+    Approve,
+    Delegate,
+    Escalate,
+    Reject,
+    RequestStatus,
+    ReviewRecord,
+    ReviewRequest,
+    RuleVerdict,
+)
+from llama_index_hitl.policies import tally, why_not_allowed
+
+
+class Command(StrEnum):
+    """What can happen to a request."""
+
+    RECORD = "record"
+    DELEGATE = "delegate"
+    APPROVE = "approve"
+    REJECT = "reject"
+    GIVE_UP = "give_up"
+    REVISE = "revise"
+    EDIT = "edit"
+    RESPOND = "respond"
+    ESCALATE = "escalate"
+    EXPIRE = "expire"
+    SUPERSEDE = "supersede"
+    WITHDRAW = "withdraw"
+
+
+_FINAL: Mapping[Command, RequestStatus] = MappingProxyType({})
+
+TRANSITIONS: Mapping[RequestStatus, Mapping[Command, RequestStatus]] = MappingProxyType(
+    {
+        RequestStatus.OPEN: MappingProxyType(
+            {
+                Command.RECORD: RequestStatus.OPEN,
+                Command.DELEGATE: RequestStatus.OPEN,
+                Command.APPROVE: RequestStatus.APPROVED,
+                Command.REJECT: RequestStatus.REJECTED,
+                Command.GIVE_UP: RequestStatus.NO_QUORUM,
+                Command.REVISE: RequestStatus.REVISED,
+                Command.EDIT: RequestStatus.EDITED,
+                Command.RESPOND: RequestStatus.RESPONDED,
+                Command.ESCALATE: RequestStatus.ESCALATED,
+                Command.EXPIRE: RequestStatus.EXPIRED,
+                Command.SUPERSEDE: RequestStatus.SUPERSEDED,
+                Command.WITHDRAW: RequestStatus.WITHDRAWN,
+            }
+        ),
+        RequestStatus.APPROVED: _FINAL,
+        RequestStatus.REJECTED: _FINAL,
+        RequestStatus.NO_QUORUM: _FINAL,
+        RequestStatus.REVISED: _FINAL,
+        RequestStatus.EDITED: _FINAL,
+        RequestStatus.RESPONDED: _FINAL,
+        RequestStatus.ESCALATED: _FINAL,
+        RequestStatus.EXPIRED: _FINAL,
+        RequestStatus.SUPERSEDED: _FINAL,
+        RequestStatus.WITHDRAWN: _FINAL,
+    }
+)
+"""Every transition there is: `TRANSITIONS[status][command]` is the next status."""
+
+_COMMAND_FOR: Mapping[RequestStatus, Command] = MappingProxyType(
+    {
+        after: command
+        for command, after in TRANSITIONS[RequestStatus.OPEN].items()
+        if after is not RequestStatus.OPEN
+    }
+    | {RequestStatus.OPEN: Command.RECORD}
+)
+
+
+def next_status(status: RequestStatus, command: Command) -> RequestStatus:
+    """Return the status after a command.
+
+    Raises:
+        InvalidTransition: The table has no such transition.
+    """
+    try:
+        return TRANSITIONS[status][command]
+    except KeyError:
+        raise InvalidTransition(status, command) from None
+
+
+def open_record(request: ReviewRequest) -> ReviewRecord:
+    """Return the record of a request that has just been asked."""
+    outcome = tally((), request.policy, request.created_at)
+    return ReviewRecord(
+        request=request,
+        policy=request.policy,
+        outcome=outcome.model_copy(update={"status": RequestStatus.OPEN}),
+    )
+
+
+def take_answer(record: ReviewRecord, answer: Answer) -> ReviewRecord:
+    """Take an answer, or refuse it.
+
+    The same answer again, by the same person, returns the record as it is: the first one counts.
+    What the decision holds is checked by `forms.check_decision`, not here.
+
+    Args:
+        record: The request with what has become of it.
+        answer: What somebody decided; `answer.at` says whether it is in time.
+
+    Returns:
+        The new record, or the very same one for an answer that was taken before.
+
+    Raises:
+        UnknownRequest: The answer names another request.
+        StaleRequest: The digest is not that of this request, or a newer request took its place.
+        AlreadyAnswered: The request is decided, or this person has voted otherwise.
+        RequestExpired: The answer is late.
+        NotAllowed: This person may not answer.
+        InvalidAnswer: The request does not allow such a decision.
+    """
+    request = record.request
+    if answer.request_id != request.request_id:
+        raise UnknownRequest(answer.request_id)
+    if any(answer.same_as(taken) for taken in record.answers):
+        return record
+    if answer.digest != request.digest:
+        raise StaleRequest(request.request_id, reason="it was made for other content (digest)")
+    _refuse_closed(record)
+    if answer.at < request.created_at:
+        raise StaleRequest(request.request_id, reason="it was given before the question was asked")
+    if record.policy.deadline is not None and answer.at >= record.policy.deadline:
+        raise RequestExpired(request.request_id, deadline=record.policy.deadline)
+    if (reason := why_not_allowed(record.policy, answer.by)) is not None:
+        raise NotAllowed(request.request_id, by=answer.by.id, reason=reason)
+    _refuse_second_vote(record, answer)
+    _refuse_forbidden_decision(request, answer)
+    if isinstance(answer.decision, Delegate):
+        return _delegate(record, answer, answer.decision)
+    return _with_answers(record, (*record.answers, answer), answer.at)
+
+
+def _refuse_closed(record: ReviewRecord) -> None:
+    if record.status is RequestStatus.OPEN:
+        return
+    request_id = record.request.request_id
+    if record.superseded_by is not None and record.status is RequestStatus.SUPERSEDED:
+        raise StaleRequest(request_id, reason=f"{record.superseded_by} has taken its place")
+    if record.status is RequestStatus.EXPIRED and record.policy.deadline is not None:
+        raise RequestExpired(request_id, deadline=record.policy.deadline)
+    if record.outcome.decided_by:  # else it was closed by other means than answers
+        last = record.answers[-1]
+        raise AlreadyAnswered(request_id, status=record.status, by=last.by.id, at=last.at)
+    raise StaleRequest(request_id, reason=f"it is {record.status}")
+
+
+def _refuse_second_vote(record: ReviewRecord, answer: Answer) -> None:
+    for taken in record.answers:
+        if taken.by.id == answer.by.id:
+            raise AlreadyAnswered(
+                record.request.request_id, status=record.status, by=taken.by.id, at=taken.at
+            )
+
+
+def _refuse_forbidden_decision(request: ReviewRequest, answer: Answer) -> None:
+    decision = answer.decision
+    if decision.kind not in request.allowed:
+        allowed = ", ".join(request.allowed)
+        raise InvalidAnswer(
+            request.request_id,
+            [
+                FieldProblem(
+                    "decision", f"{decision.kind!r} is not allowed here (allowed: {allowed})"
+                )
+            ],
+        )
+    if isinstance(decision, Escalate):
+        strangers = sorted(set(decision.to) - set(request.escalate_to))
+        if strangers:
+            raise InvalidAnswer(
+                request.request_id,
+                [FieldProblem("to", f"cannot escalate to {', '.join(strangers)}")],
+            )
+
+
+def _delegate(record: ReviewRecord, answer: Answer, decision: Delegate) -> ReviewRecord:
+    """Move one vote to another person; the request stays open and the votes so far stand."""
+    policy, giver = record.policy, answer.by
+    problem = None
+    if decision.to == giver.id:
+        problem = "cannot delegate to oneself"
+    elif decision.to.startswith(ROLE_PREFIX):
+        problem = "a vote is delegated to a person, not to a role"
+    elif decision.to in policy.barred:
+        problem = f"{decision.to} may not answer: {policy.barred[decision.to]}"
+    elif decision.to in policy.reviewers or any(a.by.id == decision.to for a in record.answers):
+        problem = f"{decision.to} has a vote of their own"
+    if problem is not None:
+        raise InvalidAnswer(record.request.request_id, [FieldProblem("to", problem)])
+    # Where anybody may answer, naming one reviewer would lock all others out.
+    kept = tuple(entry for entry in policy.reviewers if entry != giver.id)
+    moved = policy.model_copy(
+        update={
+            "reviewers": (*kept, decision.to) if policy.reviewers else (),
+            "barred": {**policy.barred, giver.id: f"delegated to {decision.to}"},
+        }
+    )
+    next_status(record.status, Command.DELEGATE)
+    return record.model_copy(update={"answers": (*record.answers, answer), "policy": moved})
+
+
+def _with_answers(record: ReviewRecord, answers: tuple[Answer, ...], at: datetime) -> ReviewRecord:
+    outcome = tally(answers, record.policy, at)
+    status = next_status(record.status, _COMMAND_FOR[outcome.status])
+    closed_at = None if status is RequestStatus.OPEN else at
+    return record.model_copy(
+        update={"answers": answers, "outcome": outcome, "closed_at": closed_at}
+    )
+
+
+def close(
+    record: ReviewRecord,
+    command: Command,
+    *,
+    at: datetime,
+    reason: str,
+    superseded_by: str | None = None,
+) -> ReviewRecord:
+    """Close an open request for a reason other than an answer.
+
+    Args:
+        record: The request with what has become of it.
+        command: `expire`, `supersede` or `withdraw`.
+        at: When, time zone included.
+        reason: Why, as a sentence for people.
+        superseded_by: The request that takes its place.
+
+    Raises:
+        InvalidTransition: The request is closed, or the command is not one of the three.
+    """
+    if command not in (Command.EXPIRE, Command.SUPERSEDE, Command.WITHDRAW):
+        raise InvalidTransition(record.status, command)
+    status = next_status(record.status, command)
+    outcome = record.outcome.model_copy(update={"status": status, "reason": reason})
+    return record.model_copy(
+        update={"outcome": outcome, "closed_at": at, "superseded_by": superseded_by}
+    )
+
+
+def decide_without_person(record: ReviewRecord, answer: Answer) -> ReviewRecord:
+    """Let a rule or a deadline decide, on the record like a person's decision.
+
+    Args:
+        record: The request, still open.
+        answer: The decision; `answer.by.kind` must be `rule`.
+
+    Returns:
+        The closed record.
+
+    Raises:
+        InvalidTransition: The request is closed; the decision is none that a rule may take; or it
+            is an approval and the request does not hold the rule's own verdict to approve.
+    """
+    commands: dict[type, Command] = {
+        Approve: Command.APPROVE,
+        Reject: Command.REJECT,
+        Escalate: Command.ESCALATE,
+    }
+    command = commands.get(type(answer.decision))
+    rule = record.request.rule
+    consented = rule is not None and rule.verdict is RuleVerdict.APPROVE
+    if (
+        command is None
+        or answer.by.kind != "rule"
+        or (command is Command.APPROVE and not consented)
+    ):
+        raise InvalidTransition(
+            record.status, f"be decided by {answer.by.id} ({answer.decision.kind})"
+        )
+    outcome = record.outcome.model_copy(
+        update={
+            "status": next_status(record.status, command),
+            "decided_by": (answer.by.id,),
+            "reason": answer.comment or f"{answer.by.id} decided.",
+        }
+    )
+    return record.model_copy(
+        update={
+            "answers": (*record.answers, answer),
+            "outcome": outcome,
+            "closed_at": answer.at,
+        }
+    )

@@ -1,0 +1,592 @@
+"""The values of a review: what is asked, what a person decides, what it comes to.
+
+Every value is a frozen, closed pydantic model: it cannot be changed, and an unknown field is an
+error. `ReviewRequest` and `Answer` carry a `schema_version`; their JSON schemas are what every
+front end speaks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
+
+ROLE_PREFIX = "role:"
+"""What a reviewer entry that names a role begins with, as in `role:legal`."""
+
+Identifier: TypeAlias = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)
+]
+Line: TypeAlias = Annotated[str, StringConstraints(max_length=1_000)]
+Text: TypeAlias = Annotated[str, StringConstraints(max_length=1_000_000)]
+NonBlank: TypeAlias = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000_000)
+]
+
+
+def _survives_json(value: JsonValue) -> JsonValue:
+    """Refuse what JSON cannot hold, such as NaN: it would be read back as something else."""
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    return value
+
+
+AnyJson: TypeAlias = Annotated[JsonValue, AfterValidator(_survives_json)]
+JsonObject: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_survives_json)]
+Priority: TypeAlias = Literal["low", "normal", "high", "urgent"]
+
+
+class Value(BaseModel):
+    """Base of all values: frozen and closed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --------------------------------------------------------------------------- people
+
+
+class Reviewer(Value):
+    """Who answers: a person as the host's sign-in knows them, or a rule or clock that decided.
+
+    Attributes:
+        id: Stable id, unique among reviewers.
+        roles: Roles that the host vouches for, without the `role:` prefix.
+        name: Name to show; the id is shown where there is none.
+        kind: `human`, or `rule` for a rule or a deadline that decided in place of a person.
+    """
+
+    id: Identifier
+    roles: tuple[Identifier, ...] = ()
+    name: Line | None = None
+    kind: Literal["human", "rule"] = "human"
+
+    @model_validator(mode="after")
+    def _is_no_role(self) -> Self:
+        # Somebody who signs up as "role:legal" must not answer what is for the role.
+        _refuse_prefix((self.id, *self.roles))
+        return self
+
+
+def _refuse_prefix(names: Iterable[str]) -> None:
+    for name in names:
+        if name.startswith(ROLE_PREFIX):
+            raise ValueError(f"{name!r} must be given without {ROLE_PREFIX!r} here")
+
+
+# --------------------------------------------------------------------------- decisions
+
+
+class DecisionKind(StrEnum):
+    """What a person can decide."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+    REVISE = "revise"
+    EDIT = "edit"
+    RESPOND = "respond"
+    ESCALATE = "escalate"
+    DELEGATE = "delegate"
+    ABSTAIN = "abstain"
+
+
+class _Decision(Value):
+    comment: Text | None = Field(
+        default=None, description="Why, for the record.", json_schema_extra={"format": "textarea"}
+    )
+
+
+class Approve(_Decision):
+    """Let it happen, exactly as shown."""
+
+    kind: Literal["approve"] = "approve"
+
+
+class Reject(_Decision):
+    """Do not let it happen."""
+
+    kind: Literal["reject"] = "reject"
+
+
+class Revise(_Decision):
+    """Send it back to be made better; `feedback` says how and may not be blank."""
+
+    kind: Literal["revise"] = "revise"
+    feedback: NonBlank = Field(
+        description="What has to change.", json_schema_extra={"format": "textarea"}
+    )
+
+
+class Edit(_Decision):
+    """Let it happen with these values instead.
+
+    Attributes:
+        subject: The whole edited subject, every field of it. It is validated by the subject's own
+            model; a field that the model does not know is an error.
+    """
+
+    kind: Literal["edit"] = "edit"
+    subject: JsonObject = Field(description="The whole subject, with the values as they shall be.")
+
+
+class Respond(_Decision):
+    """Answer a question; `response` is validated against the request's response schema."""
+
+    kind: Literal["respond"] = "respond"
+    response: AnyJson = Field(description="The response, as the request's schema says.")
+
+
+class Escalate(_Decision):
+    """Pass the decision up.
+
+    Attributes:
+        to: Reviewer entries to ask instead, ids or `role:...`. Empty means: whom the gate names.
+    """
+
+    kind: Literal["escalate"] = "escalate"
+    to: tuple[Identifier, ...] = Field(default=(), description="Whom to ask instead.")
+
+    def __init__(self, /, to: Any = (), **data: Any) -> None:
+        super().__init__(**{"to": (to,) if isinstance(to, str) else to, **data})
+
+
+class Delegate(_Decision):
+    """Hand one's own vote to somebody else.
+
+    Attributes:
+        to: Id of the person who decides instead.
+    """
+
+    kind: Literal["delegate"] = "delegate"
+    to: Identifier = Field(description="Who decides instead.")
+
+
+class Abstain(_Decision):
+    """Take part without a vote for or against."""
+
+    kind: Literal["abstain"] = "abstain"
+
+
+Decision: TypeAlias = Annotated[
+    Approve | Reject | Revise | Edit | Respond | Escalate | Delegate | Abstain,
+    Field(discriminator="kind"),
+]
+
+
+class Expire(Value):
+    """At the deadline: close the request without a decision. Expired is not rejected."""
+
+    kind: Literal["expire"] = "expire"
+
+
+DeadlineAction: TypeAlias = Annotated[Expire | Escalate | Reject, Field(discriminator="kind")]
+"""What happens at a deadline. Approving is not among the choices: silence is never consent."""
+
+
+class Answer(Value):
+    """One decision, by someone, through a channel, about exactly one request.
+
+    Attributes:
+        schema_version: Version of this schema.
+        request_id: The one request that this answers.
+        digest: Digest of the request that the person saw; it must be the request's own.
+        decision: What was decided.
+        by: Who decided, as the channel's sign-in knows them.
+        role: The role in which they decided, where it matters; one of `by.roles`.
+        channel: Where it was said, such as `console` or `web`.
+        at: When it was said, time zone included.
+    """
+
+    schema_version: Literal[1] = 1
+    request_id: Identifier
+    digest: Line
+    decision: Decision
+    by: Reviewer
+    role: Identifier | None = None
+    channel: Identifier = "api"
+    at: AwareDatetime
+
+    @model_validator(mode="after")
+    def _role_is_held(self) -> Self:
+        if self.role is not None and self.role not in self.by.roles:
+            held = ", ".join(self.by.roles) or "none"
+            raise ValueError(f"{self.by.id} does not hold the role {self.role!r} (holds: {held})")
+        return self
+
+    @classmethod
+    def to(
+        cls,
+        request: ReviewRequest,
+        decision: Decision,
+        *,
+        by: Reviewer | str,
+        at: AwareDatetime,
+        role: str | None = None,
+        channel: str = "api",
+    ) -> Answer:
+        """Answer a request that is at hand.
+
+        Args:
+            request: What was asked; its id and digest go into the answer.
+            decision: What was decided.
+            by: Who decided; a plain id stands for a person without roles.
+            at: When, time zone included.
+            role: In which role, where it matters.
+            channel: Where it was said.
+        """
+        return cls(
+            request_id=request.request_id,
+            digest=request.digest,
+            decision=decision,
+            by=Reviewer(id=by) if isinstance(by, str) else by,
+            role=role,
+            channel=channel,
+            at=at,
+        )
+
+    @property
+    def comment(self) -> str | None:
+        """Why, in the person's own words."""
+        return self.decision.comment
+
+    def same_as(self, other: Answer) -> bool:
+        """Tell whether both say the same: same request, same person, same decision."""
+        return (
+            self.request_id == other.request_id
+            and self.by.id == other.by.id
+            # Not by ==, for which True is 1.
+            and digest_of(self.decision.model_dump(mode="json"))
+            == digest_of(other.decision.model_dump(mode="json"))
+        )
+
+
+# --------------------------------------------------------------------------- policy and outcome
+
+
+class ReviewPolicy(Value):
+    """Who may answer, and how many of them it takes.
+
+    Attributes:
+        reviewers: Ids and `role:...` entries. Empty: anyone whom the channel lets in.
+        approvals: Approvals needed, at least 1; or `all`, every reviewer named (ids only).
+        per_role: Approvals needed from each role; replaces `approvals` where it is not empty. One
+            person counts for one role, even one who holds several.
+        rejections: Rejections that reject, at least 1; 1 is a veto for everyone.
+        veto_roles: Roles whose single rejection rejects, whatever `rejections` says.
+        barred: Persons who may not answer, with the reason.
+        second_person_for_edit: An edited subject needs the approval of somebody else.
+        deadline: Answers from this instant on are late.
+    """
+
+    reviewers: tuple[Identifier, ...] = ()
+    approvals: Annotated[int, Field(ge=1)] | Literal["all"] = 1
+    per_role: dict[Identifier, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    rejections: Annotated[int, Field(ge=1)] = 1
+    veto_roles: tuple[Identifier, ...] = ()
+    barred: dict[Identifier, Line] = Field(default_factory=dict)
+    second_person_for_edit: bool = False
+    deadline: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _names_roles_plainly(self) -> Self:
+        # With the prefix nobody would hold the role: a veto would be off without a word.
+        _refuse_prefix((*self.per_role, *self.veto_roles))
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        named = [entry for entry in self.reviewers if not entry.startswith(ROLE_PREFIX)]
+        if self.approvals == "all" and (not named or len(named) != len(self.reviewers)):
+            raise ValueError(
+                "approvals='all' needs reviewers that are persons, by id: of a role nobody knows "
+                "how many there are"
+            )
+        if (
+            isinstance(self.approvals, int)
+            and not self.per_role
+            and self.reviewers
+            and len(named) == len(self.reviewers)
+            and self.approvals > len(set(named))
+        ):
+            raise ValueError(
+                f"{self.approvals} approvals cannot come from {len(set(named))} reviewers"
+            )
+        return self
+
+    @property
+    def single(self) -> bool:
+        """Whether one approval of one person is enough."""
+        return self.approvals == 1 and not self.per_role
+
+
+class RequestStatus(StrEnum):
+    """How a request stands. Every status but `open` is final."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    NO_QUORUM = "no_quorum"
+    REVISED = "revised"
+    EDITED = "edited"
+    RESPONDED = "responded"
+    ESCALATED = "escalated"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+    WITHDRAWN = "withdrawn"
+
+
+class Outcome(Value):
+    """What the answers and the policy come to.
+
+    Attributes:
+        status: How the request stands.
+        approvals: Approvals counted, an edit included.
+        needed: Approvals needed.
+        rejections: Rejections counted.
+        abstentions: Abstentions counted.
+        decided_by: Ids of those whose answers made the outcome, in the order of their answers.
+        reason: Why it stands so, as a sentence for people.
+    """
+
+    status: RequestStatus
+    approvals: int = 0
+    needed: int = 1
+    rejections: int = 0
+    abstentions: int = 0
+    decided_by: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class RuleVerdict(StrEnum):
+    """What a rule says before any person is asked."""
+
+    ASK = "ask"
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+class RuleResult(Value):
+    """What the rules said about a subject; stored with the request, never evaluated again.
+
+    Attributes:
+        verdict: Ask a person, or decide without one.
+        rule: Name of the rule that decided.
+        reason: Why, as a sentence for people.
+    """
+
+    verdict: RuleVerdict
+    rule: Identifier
+    reason: Text = ""
+
+
+# --------------------------------------------------------------------------- the request
+
+
+class Subject(Value):
+    """The typed thing under review, as JSON.
+
+    Attributes:
+        type: Name of the model that the data belongs to.
+        data: Its values.
+        json_schema: JSON schema of the model; a field may say `"format": "markdown"`, or
+            `"format": "code"` with `"language"`, to be shown as such.
+    """
+
+    type: Line
+    data: JsonObject
+    json_schema: JsonObject = Field(default_factory=dict)
+
+
+class Evidence(Value):
+    """Something that helps to decide.
+
+    Attributes:
+        title: What it is.
+        body: Its text, in Markdown.
+        source: Where it comes from, a link or a name.
+        score: Relevance as its finder rates it, on the finder's own scale.
+    """
+
+    title: Line
+    body: Text = ""
+    source: Line | None = None
+    score: FiniteFloat | None = None
+
+
+class Feedback(Value):
+    """What a person asked to change in an earlier revision.
+
+    Attributes:
+        revision: The revision that they sent back, from 1.
+        by: Id of the person.
+        at: When.
+        text: Their words.
+    """
+
+    revision: Annotated[int, Field(ge=1)]
+    by: Identifier
+    at: AwareDatetime
+    text: Text
+
+
+class StageApproval(Value):
+    """Who let an earlier stage pass.
+
+    Attributes:
+        stage: Name of the stage.
+        request_id: The request that was approved.
+        answers: Every answer to it, in order.
+    """
+
+    stage: Identifier
+    request_id: Identifier
+    answers: tuple[Answer, ...]
+
+    @property
+    def approvers(self) -> tuple[str, ...]:
+        """Ids of those who approved it, as it was or edited, in order."""
+        return tuple(a.by.id for a in self.answers if isinstance(a.decision, Approve | Edit))
+
+
+class ReviewRequest(Value):
+    """What people are asked. It never changes; a change is a new request with a new id.
+
+    Attributes:
+        schema_version: Version of this schema.
+        request_id: Unique over all runs; also the stable key of the effect that it guards.
+        run_id: The run that asks.
+        workflow: Name of the workflow that asks.
+        gate: Name of the gate that asks; `ask` for a question asked inline.
+        stage: Name of the stage, for reviews in several stages.
+        title: One line that says what this is about.
+        body: What there is to know, in Markdown.
+        subject: The thing under review; None for a plain question.
+        evidence: What helps to decide.
+        previous: The subject of the revision before this one.
+        feedback: What people asked to change so far, oldest first.
+        allowed: The decisions that can be taken.
+        response_schema: JSON schema of a response.
+        policy: Who may answer, how many it takes, until when.
+        escalate_to: Whom an escalation asks.
+        on_deadline: What happens when the deadline passes.
+        requester: Id of the person on whose behalf the run asks.
+        created_at: When it was asked.
+        revision: Number of the draft, from 1.
+        sent_back: How often this gate has sent a draft of this back, from 0.
+        max_revisions: How often it may; None: as often as people like.
+        level: How often this was escalated, from 0.
+        supersedes: The request that this one takes the place of.
+        rule: What the rules said, and so why a person is asked.
+        approvals: Who let the earlier stages pass.
+        priority: How urgent it is.
+        tags: Words to find it by.
+        digest: SHA-256 over all of the above, in hexadecimal. Computed if left out; a value that
+            does not match raises a `ValidationError`.
+    """
+
+    schema_version: Literal[1] = 1
+    request_id: Identifier
+    run_id: Line = ""
+    workflow: Line = ""
+    gate: Identifier = "ask"
+    stage: Identifier | None = None
+    title: Line
+    body: Text = ""
+    subject: Subject | None = None
+    evidence: tuple[Evidence, ...] = ()
+    previous: Subject | None = None
+    feedback: tuple[Feedback, ...] = ()
+    allowed: tuple[DecisionKind, ...] = (DecisionKind.APPROVE, DecisionKind.REJECT)
+    response_schema: JsonObject | None = None
+    policy: ReviewPolicy = Field(default_factory=ReviewPolicy)
+    escalate_to: tuple[Identifier, ...] = ()
+    on_deadline: DeadlineAction = Field(default_factory=Expire)
+    requester: Identifier | None = None
+    created_at: AwareDatetime
+    revision: Annotated[int, Field(ge=1)] = 1
+    sent_back: Annotated[int, Field(ge=0)] = 0
+    max_revisions: Annotated[int, Field(ge=0)] | None = None
+    level: Annotated[int, Field(ge=0)] = 0
+    supersedes: Identifier | None = None
+    rule: RuleResult | None = None
+    approvals: tuple[StageApproval, ...] = ()
+    priority: Priority = "normal"
+    tags: tuple[Identifier, ...] = ()
+    digest: str = ""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if not self.allowed:
+            raise ValueError("a request must allow at least one decision")
+        if DecisionKind.RESPOND in self.allowed and self.response_schema is None:
+            raise ValueError("a request that can be responded to needs a response_schema")
+        if DecisionKind.EDIT in self.allowed and self.subject is None:
+            raise ValueError("a request without a subject cannot be edited")
+        if DecisionKind.ESCALATE in self.allowed and not self.escalate_to:
+            raise ValueError("a request that can be escalated needs escalate_to")
+        if isinstance(self.on_deadline, Escalate) and not (self.on_deadline.to or self.escalate_to):
+            raise ValueError("an escalation at the deadline needs somebody to escalate to")
+        actual = digest_of(self.model_dump(mode="json", exclude={"digest"}))
+        if self.digest and self.digest != actual:
+            raise ValueError(
+                f"the digest of request {self.request_id} does not match what it shows: it was "
+                f"changed after it was made (found {self.digest[:12]}…, expected {actual[:12]}…)"
+            )
+        # Frozen for everybody else; here the model is still being made.
+        object.__setattr__(self, "digest", actual)
+        return self
+
+    @property
+    def deadline(self) -> AwareDatetime | None:
+        """The instant from which on answers are late; None: never."""
+        return self.policy.deadline
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 of a JSON value in canonical form, in hexadecimal.
+
+    Raises:
+        ValueError: It holds a NaN or an infinite number, which JSON does not know.
+        TypeError: It is not JSON at all.
+    """
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ReviewRecord(Value):
+    """A request with what has become of it so far.
+
+    Attributes:
+        request: What was asked.
+        policy: The request's policy as it stands now: a delegation changes who may answer.
+        answers: Every answer taken, in the order in which they were taken.
+        outcome: What they come to.
+        closed_at: When the request stopped being open; None while it is.
+        superseded_by: The request that took its place.
+    """
+
+    request: ReviewRequest
+    policy: ReviewPolicy
+    answers: tuple[Answer, ...] = ()
+    outcome: Outcome
+    closed_at: AwareDatetime | None = None
+    superseded_by: Identifier | None = None
+
+    @property
+    def status(self) -> RequestStatus:
+        """How the request stands."""
+        return self.outcome.status

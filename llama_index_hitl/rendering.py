@@ -1,0 +1,96 @@
+"""How a request reads as plain text, and how a draft differs from the one before."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+
+from pydantic import JsonValue
+
+from llama_index_hitl.forms import decisions_of
+from llama_index_hitl.models import ReviewRequest, Subject, Value
+
+
+class FieldDiff(Value):
+    """What changed in one field of the subject since the previous revision.
+
+    Attributes:
+        field: Name of the field.
+        before: Its text then.
+        after: Its text now.
+        lines: The change as unified diff lines, without file headers.
+    """
+
+    field: str
+    before: str
+    after: str
+    lines: tuple[str, ...]
+
+
+def text_of(value: JsonValue) -> str:
+    """Return a JSON value as people read it: text as it is, everything else as JSON."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
+
+
+def diff_of(request: ReviewRequest) -> tuple[FieldDiff, ...]:
+    """Return what changed since the previous revision, field by field; empty for the first."""
+    if request.previous is None or request.subject is None:
+        return ()
+    before, after = request.previous.data, request.subject.data
+    names = [*after, *(name for name in before if name not in after)]
+    return tuple(
+        _field_diff(name, _text_in(before, name), _text_in(after, name))
+        for name in names
+        if before.get(name) != after.get(name)
+    )
+
+
+def _text_in(data: dict[str, JsonValue], name: str) -> str:
+    return text_of(data[name]) if name in data else ""
+
+
+def _field_diff(name: str, before: str, after: str) -> FieldDiff:
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=3)
+    kept = tuple(line for line in lines if not line.startswith(("--- ", "+++ ")))
+    return FieldDiff(field=name, before=before, after=after, lines=kept)
+
+
+def render_prompt(request: ReviewRequest) -> str:
+    """Return everything a person needs to decide, as plain text."""
+    parts: list[str] = [_heading(request)]
+    if request.body:
+        parts.append(request.body)
+    if request.subject is not None:
+        parts.append(render_subject(request.subject))
+    parts += [f"Evidence: {item.title}\n{item.body}".rstrip() for item in request.evidence]
+    if request.feedback:
+        parts.append(
+            "\n".join(f"Feedback on {f.revision} by {f.by}: {f.text}" for f in request.feedback)
+        )
+    parts.append(f"Decide ({', '.join(decisions_of(request))}): ")
+    return "\n\n".join(parts)
+
+
+def _heading(request: ReviewRequest) -> str:
+    notes: list[str] = []
+    if request.revision > 1:
+        notes.append(f"revision {request.revision}")
+    if request.level:
+        notes.append("escalated")
+    if request.deadline is not None:
+        notes.append(f"due {request.deadline.isoformat(timespec='minutes')}")
+    return f"{request.title} ({', '.join(notes)})" if notes else request.title
+
+
+def render_subject(subject: Subject) -> str:
+    """Return a subject as plain text, one `field: value` a line; a single text stands alone."""
+    return "\n".join(_lines(subject.data.items()))
+
+
+def _lines(items: Iterable[tuple[str, JsonValue]]) -> Iterable[str]:
+    for name, value in items:
+        text = text_of(value)
+        yield f"{name}:\n{text}" if "\n" in text else f"{name}: {text}"
