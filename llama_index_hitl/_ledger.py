@@ -1,0 +1,159 @@
+"""What a gate remembers of a run, kept where upstream keeps what a step has collected.
+
+A gate must not use `ctx.store`: a typed state has no room for it, and a step that writes back a
+whole state, or clears it, would wipe out open questions. The collect buffer of the gate's own step
+belongs to nobody else, is part of every snapshot and journal on every runtime, and changes only
+when the step that changes it completes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pydantic import AwareDatetime, Field
+from workflows import Context
+from workflows.events import InputRequiredEvent
+
+from llama_index_hitl.models import (
+    Answer,
+    Identifier,
+    JsonObject,
+    RequestStatus,
+    ReviewRecord,
+    ReviewRequest,
+    Value,
+)
+
+_CLOSED_LIMIT = 64
+"""Closed requests, and things under review, that a gate remembers; older ones are forgotten."""
+
+
+class OpenReview(Value):
+    """A request that waits for answers.
+
+    Attributes:
+        record: The request with the answers so far.
+        proposal: The event under review, as upstream's serializer writes it.
+        subject_field: The field of it that is the subject; None: the event itself.
+        thread: What the drafts of one thing under review have in common.
+    """
+
+    record: ReviewRecord
+    proposal: JsonObject
+    subject_field: str | None = None
+    thread: str = ""
+
+
+class ClosedReview(Value):
+    """What is left of a closed request: enough to refuse a late answer by name."""
+
+    request_id: Identifier
+    status: RequestStatus
+    answers: tuple[Answer, ...] = ()
+    closed_at: AwareDatetime
+    superseded_by: str | None = None
+
+
+class Ledger(Value):
+    """Everything that one gate remembers of one run.
+
+    Attributes:
+        open: Requests that wait for answers, by id.
+        awaiting: Requests that were sent back, by id, until the next draft comes.
+        threads: The last closed request of each thread that has a key.
+        closed: Closed requests, oldest first.
+    """
+
+    open: dict[str, OpenReview] = Field(default_factory=dict)
+    awaiting: dict[str, ReviewRequest] = Field(default_factory=dict)
+    threads: dict[str, ReviewRequest] = Field(default_factory=dict)
+    closed: tuple[ClosedReview, ...] = ()
+
+    def closed_review(self, request_id: str) -> ClosedReview | None:
+        """Return what is left of a closed request, or None."""
+        return next((c for c in self.closed if c.request_id == request_id), None)
+
+    def with_open(self, review: OpenReview) -> Ledger:
+        """Return the ledger with this request open, new or changed."""
+        request_id = review.record.request.request_id
+        return self.model_copy(update={"open": {**self.open, request_id: review}})
+
+    def with_closed(self, record: ReviewRecord) -> Ledger:
+        """Return the ledger with this request closed."""
+        request = record.request
+        closed = ClosedReview(
+            request_id=request.request_id,
+            status=record.status,
+            answers=record.answers,
+            closed_at=record.closed_at or request.created_at,
+            superseded_by=record.superseded_by,
+        )
+        still_open = {key: value for key, value in self.open.items() if key != request.request_id}
+        return self.model_copy(
+            update={"open": still_open, "closed": (*self.closed, closed)[-_CLOSED_LIMIT:]}
+        )
+
+    def with_thread(self, thread: str, request: ReviewRequest) -> Ledger:
+        """Return the ledger with this request as the last one of its thread."""
+        others = {key: value for key, value in self.threads.items() if key != thread}
+        kept = dict([*others.items(), (thread, request)][-_CLOSED_LIMIT:])
+        return self.model_copy(update={"threads": kept})
+
+
+# A buffer holds at most one event. Upstream resolves a plain InputRequiredEvent from every
+# snapshot, on every runtime, without being told of it; a type of our own it would refuse to load.
+_EVENT = InputRequiredEvent
+_BUFFER = "llama_index_hitl"
+
+
+@asynccontextmanager
+async def remembered(ctx: Context[Any]) -> AsyncIterator[Memory]:
+    """Hand a gate what it remembers, and keep what it leaves there if the block ends well.
+
+    The change is part of the step's result: it takes effect together with the event that the step
+    returns, or, if the step fails or the process dies, not at all.
+
+    Args:
+        ctx: Context of the gate's own step, which must have one worker.
+    """
+    probe = _EVENT()
+    found = ctx.collect_events(probe, [_EVENT, _EVENT], buffer_id=_BUFFER)
+    if found is None:
+        # Nothing there, so upstream has begun to collect the probe: take it out again.
+        ctx.collect_events(probe, [_EVENT], buffer_id=_BUFFER)
+        stored = None
+    else:
+        # Upstream empties the buffer when this step completes, and leaves it if the step fails.
+        stored = found[0].get("memory")
+    memory = Memory(Ledger.model_validate(stored) if stored is not None else Ledger())
+    yield memory
+    event = _EVENT(memory=memory.ledger.model_dump(mode="json"))
+    # Three expected and at most one there: upstream keeps the event and waits for more.
+    ctx.collect_events(event, [_EVENT] * 3, buffer_id=_BUFFER)
+
+
+class Memory:
+    """A place for the ledger while one step works on it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+
+def remembered_once(ctx: Context[Any], key: str, value: JsonObject) -> JsonObject:
+    """Return the value that the present call of a step was first given under a key.
+
+    For steps that upstream runs again from their first line while they wait: the value of the first
+    time is kept until the step completes, then forgotten.
+
+    Args:
+        ctx: Context of the step.
+        key: Must tell this call of the step from all its other calls.
+        value: What to keep if nothing is kept yet.
+    """
+    found = ctx.collect_events(_EVENT(memory=value), [_EVENT, _EVENT], buffer_id=f"{_BUFFER}:{key}")
+    if found is None:
+        return value
+    kept: JsonObject = found[0]["memory"]
+    return kept

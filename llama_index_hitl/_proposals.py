@@ -1,0 +1,147 @@
+"""The event under review and the subject in it: to JSON, back, and with an edit in place."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic_core import PydanticSerializationError
+from workflows import Workflow
+from workflows.context.serializers import JsonSerializer
+from workflows.events import Event
+
+from llama_index_hitl.errors import FieldProblem, InvalidAnswer, SubjectError
+from llama_index_hitl.events import ReviewOutcomeEvent
+from llama_index_hitl.forms import problems_of
+from llama_index_hitl.models import JsonObject, Subject
+
+
+def proposal_in(event: Event, subject_field: str | None) -> tuple[Event, str | None]:
+    """Return the event that holds the subject, and the field; outcome events are looked through."""
+    if isinstance(event, ReviewOutcomeEvent):
+        return event.proposal, event.subject_field
+    return event, subject_field
+
+
+def subject_in(proposal: Event, subject_field: str | None) -> BaseModel:
+    """Return the subject of a proposal.
+
+    Raises:
+        SubjectError: The field does not hold a pydantic model.
+    """
+    value = proposal if subject_field is None else getattr(proposal, subject_field)
+    if not isinstance(value, BaseModel):
+        raise SubjectError(
+            f"{type(proposal).__name__}.{subject_field} is {type(value).__name__}, not a pydantic "
+            "model; give the field a model, or review the event itself."
+        )
+    return value
+
+
+def describe(value: BaseModel) -> Subject:
+    """Return a subject as JSON, with the schema of its model.
+
+    Raises:
+        SubjectError: A value does not survive being written as JSON and read again.
+    """
+    name = type(value).__name__
+    data = data_of(value)
+    try:
+        again = data_of(built(type(value), data))
+    except ValidationError as error:
+        raise SubjectError(f"{name} cannot be read back from its own JSON: {error}") from error
+    lost = sorted(key for key in data | again if data.get(key) != again.get(key))
+    if lost:
+        raise SubjectError(f"{name} changes when it is written as JSON: {', '.join(lost)}.")
+    return Subject(type=name, data=data, json_schema=_schema_of(type(value)))
+
+
+def data_of(value: BaseModel) -> JsonObject:
+    """Return the values of a model as JSON; the undeclared fields of an event stand beside others.
+
+    Raises:
+        SubjectError: A value has no JSON form.
+    """
+    try:
+        dumped = value.model_dump(mode="json", warnings="error")
+    except PydanticSerializationError as error:
+        raise SubjectError(
+            f"{type(value).__name__} holds a value that JSON cannot carry: {error}"
+        ) from error
+    if isinstance(value, Event):
+        dumped.update(dumped.pop("_data", {}))
+    return cast("JsonObject", dumped)
+
+
+def built(model: type[BaseModel], data: JsonObject) -> BaseModel:
+    """Return a model made of JSON; the undeclared fields of an event stand beside the others.
+
+    Raises:
+        pydantic.ValidationError: The values do not fit the model.
+    """
+    return model(**data) if issubclass(model, Event) else model.model_validate(data)
+
+
+@lru_cache(maxsize=256)
+def _schema_of(model: type[BaseModel]) -> JsonObject:
+    try:
+        return model.model_json_schema()
+    except PydanticInvalidForJsonSchema as error:
+        raise SubjectError(f"{model.__name__} has no JSON schema: {error}") from error
+
+
+def edited(proposal: Event, subject_field: str | None, request_id: str, data: JsonObject) -> Event:
+    """Return a proposal with other values in its subject, validated by the subject's own model.
+
+    Raises:
+        InvalidAnswer: The values do not fit the model, or name a field that it does not have.
+    """
+    before = subject_in(proposal, subject_field)
+    model = type(before)
+    known = model.model_fields.keys() | data_of(before).keys()
+    problems = [
+        FieldProblem(f"subject.{name}", "there is no such field")
+        for name in data
+        if name not in known
+    ]
+    if problems:
+        raise InvalidAnswer(request_id, problems)
+    try:
+        after = built(model, data)
+    except ValidationError as error:
+        raise InvalidAnswer(request_id, problems_of(error, prefix="subject")) from None
+    if subject_field is None:
+        return cast("Event", after)
+    changed = proposal.model_copy()
+    setattr(changed, subject_field, after)
+    return changed
+
+
+class ProposalStore:
+    """Writes proposals as JSON and reads them back, for the event types of one workflow only."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._serializer = JsonSerializer(allowed_types=workflow.events)
+
+    def dump(self, proposal: Event) -> JsonObject:
+        """Return a proposal as JSON.
+
+        Raises:
+            SubjectError: It holds a value that JSON cannot carry.
+        """
+        try:
+            return cast("JsonObject", self._serializer.serialize_value(proposal))
+        except PydanticSerializationError as error:
+            raise SubjectError(
+                f"{type(proposal).__name__} holds a value that JSON cannot carry: {error}"
+            ) from error
+
+    def load(self, stored: JsonObject) -> Any:
+        """Return the proposal again, of its own type.
+
+        Raises:
+            ValueError: It names a type that the workflow does not declare.
+        """
+        return self._serializer.deserialize_value(stored)

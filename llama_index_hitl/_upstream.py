@@ -1,0 +1,118 @@
+"""Everything of LlamaIndex Workflows that we use and that is not public, in one place.
+
+Each function here has a test of its own that fails when a release of upstream changes what it
+leans on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeAlias, TypeVar
+
+from workflows import Context, Workflow
+from workflows.context.serializers import _register_framework_types
+from workflows.events import Event
+from workflows.runtime.types.plugin import _current_run
+from workflows.runtime.types.results import (
+    AddWaiter,
+    StepWorkerContext,
+    StepWorkerFailed,
+    StepWorkerStateContextVar,
+    WaitingForEvent,
+)
+
+T = TypeVar("T")
+
+_STATE = "_llama_index_hitl"
+
+
+def run_id_of(ctx: Context[Any]) -> str:
+    """Return the id of the run that a step's context belongs to."""
+    return str(ctx._require_internal(fn="run_id_of")._internal_adapter.run_id)
+
+
+def steps_accepting(workflow: Workflow, event_type: type[Event]) -> set[str]:
+    """Return the names of the steps that accept exactly this event."""
+    steps = type(workflow)._get_steps_from_class()
+    return {n for n, step in steps.items() if event_type in step._step_config.accepted_events}
+
+
+def produced_by(function: object) -> list[type[Event]]:
+    """Return the events that a function is declared to return, if it is a step."""
+    config = getattr(function, "_step_config", None)
+    found = getattr(config, "return_types", ())
+    return [kind for kind in found if isinstance(kind, type) and issubclass(kind, Event)]
+
+
+def timeout_of(workflow: Workflow) -> float | None:
+    """Return the seconds after which a workflow gives up; None: never."""
+    return workflow._timeout
+
+
+Execution: TypeAlias = StepWorkerContext
+"""One call of a step; a step that waits is called again from its first line."""
+
+
+def execution_of_step() -> Execution:
+    """Return the call of a step that this code runs in.
+
+    Raises:
+        LookupError: Not called from within a step.
+    """
+    return StepWorkerStateContextVar.get()
+
+
+def work_item_of(execution: Execution) -> str:
+    """Return what a call of a step shares with its repetitions only, over replays and restores."""
+    return f"{execution.state.step_name}:{execution.state.work_item_id}"
+
+
+def may_be_repeated(execution: Execution) -> bool:
+    """Tell whether a call of a step has ended in a way that makes upstream call it again."""
+    ends = execution.returns.return_values
+    return any(isinstance(end, AddWaiter | StepWorkerFailed) for end in ends)
+
+
+def state_of_run(create: Callable[[], T]) -> T:
+    """Return something of ours that lives as long as the run does in this process.
+
+    Args:
+        create: Makes it, the first time.
+
+    Raises:
+        LookupError: Not called from within a step.
+    """
+    run = _current_run.get()
+    if run is None:
+        raise LookupError("not within a step")
+    attributes = vars(run)
+    if _STATE not in attributes:
+        attributes[_STATE] = create()
+    state: T = attributes[_STATE]
+    return state
+
+
+def resolve_from_every_snapshot(*classes: type[Event]) -> None:
+    """Let upstream's serializers load these classes without any workflow declaring them.
+
+    A question that is asked inline appears in no step's signature, and upstream would write a
+    snapshot with it that it then refuses to load.
+    """
+    _register_framework_types(*classes)
+
+
+def keep_waiting(event_type: type[Event], waiter_id: str, requirements: dict[str, Any]) -> NoReturn:
+    """Put a waiter back as it was before an event that was not meant for it woke it.
+
+    Waiting under another id instead would leave the old waiter behind, and the next event would
+    run the step twice.
+    """
+    raise WaitingForEvent(
+        AddWaiter(
+            waiter_id=waiter_id,
+            waiter_event=None,
+            requirements=requirements,
+            timeout=None,
+            event_type=event_type,
+        )
+    )

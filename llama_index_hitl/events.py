@@ -1,0 +1,299 @@
+"""The envelopes in which requests, answers and outcomes travel through LlamaIndex Workflows.
+
+Each has one typed payload: a misspelt keyword of a payload is an error, whereas an `Event` itself
+takes any keyword without a word.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import AwareDatetime
+from workflows.events import Event, HumanResponseEvent, InputRequiredEvent, SerializableEvent
+
+from llama_index_hitl.clock import utc_now
+from llama_index_hitl.errors import FieldProblem
+from llama_index_hitl.models import (
+    Answer,
+    Decision,
+    Edit,
+    Feedback,
+    Outcome,
+    Respond,
+    Reviewer,
+    ReviewRecord,
+    ReviewRequest,
+    Revise,
+    StageApproval,
+)
+from llama_index_hitl.rendering import render_prompt, text_of
+
+
+class ReviewRequestEvent(InputRequiredEvent):
+    """A person is asked. On the stream as soon as the question is open.
+
+    Attributes:
+        request: What is asked.
+    """
+
+    request: ReviewRequest
+
+    @property
+    def request_id(self) -> str:
+        """Id of the request."""
+        return self.request.request_id
+
+    @property
+    def prefix(self) -> str:
+        """The request as plain text, for code that was written for `InputRequiredEvent`."""
+        return render_prompt(self.request)
+
+    def answer(
+        self,
+        decision: Decision,
+        *,
+        by: Reviewer | str,
+        at: datetime | None = None,
+        role: str | None = None,
+        channel: str = "api",
+    ) -> ReviewResponseEvent:
+        """Return the event that answers this request.
+
+        Args:
+            decision: What was decided.
+            by: Who decided; a plain id stands for a person without roles.
+            at: When, time zone included; now, if left out.
+            role: In which role, where it matters.
+            channel: Where it was said.
+
+        Raises:
+            pydantic.ValidationError: A value is not valid, such as a role that is not held.
+        """
+        return ReviewResponseEvent(
+            answer=Answer.to(
+                self.request, decision, by=by, at=at or utc_now(), role=role, channel=channel
+            )
+        )
+
+
+class ReviewResponseEvent(HumanResponseEvent):
+    """Somebody answers one request.
+
+    Attributes:
+        answer: What they decided.
+    """
+
+    answer: Answer
+
+    @property
+    def request_id(self) -> str:
+        """Id of the request that this answers."""
+        return self.answer.request_id
+
+    @property
+    def response(self) -> str:
+        """The answer as text, for code that was written for `HumanResponseEvent`."""
+        decision = self.answer.decision
+        if isinstance(decision, Respond):
+            return text_of(decision.response)
+        words = decision.feedback if isinstance(decision, Revise) else decision.comment
+        return f"{decision.kind}: {words}" if words else decision.kind
+
+
+class ReviewDeadlineEvent(HumanResponseEvent):
+    """The deadline of a request has passed; sent by whoever keeps the time.
+
+    Attributes:
+        request_id: The request.
+        at: The present instant, at or after the deadline.
+    """
+
+    request_id: str
+    at: AwareDatetime
+
+
+class ReviewUpdatedEvent(Event):
+    """A request has moved: an answer was taken, or it was closed. On the stream.
+
+    Attributes:
+        record: The request with everything that has become of it.
+    """
+
+    record: ReviewRecord
+
+    @property
+    def request_id(self) -> str:
+        """Id of the request."""
+        return self.record.request.request_id
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the answers come to so far."""
+        return self.record.outcome
+
+
+class ReviewRefusedEvent(Event):
+    """An answer was not taken, and why. On the stream; nothing else changed.
+
+    Attributes:
+        request_id: The request that the answer named, if it named one.
+        code: Kind of refusal: `invalid_answer`, `unknown_request`, `already_answered`,
+            `not_allowed`, `stale_request` or `expired`.
+        reason: Why, as a sentence for people.
+        problems: What is wrong, field by field.
+        by: Id of the person, if known.
+    """
+
+    request_id: str | None
+    code: str
+    reason: str
+    problems: tuple[FieldProblem, ...] = ()
+    by: str | None = None
+
+
+# --------------------------------------------------------------------------- outcomes
+
+
+class ReviewOutcomeEvent(Event):
+    """What a request came to, on its way to the next step. Made by gates only.
+
+    Subclass `Approved` and the others to route outcomes of different gates to different steps:
+    an empty subclass is enough.
+
+    Attributes:
+        record: The request, every answer to it, and the outcome.
+        proposal: The event that was reviewed, with the effective subject: an edit is in it.
+        subject_field: The field of `proposal` that is the subject; None: it is the subject itself.
+    """
+
+    record: ReviewRecord
+    proposal: SerializableEvent
+    subject_field: str | None = None
+
+    @property
+    def subject(self) -> Any:
+        """The effective subject, of its own type."""
+        return (
+            self.proposal
+            if self.subject_field is None
+            else getattr(self.proposal, self.subject_field)
+        )
+
+    @property
+    def request(self) -> ReviewRequest:
+        """What was asked."""
+        return self.record.request
+
+    @property
+    def request_id(self) -> str:
+        """Id of the request."""
+        return self.record.request.request_id
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """Every answer taken, in order."""
+        return self.record.answers
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the answers came to."""
+        return self.record.outcome
+
+    @property
+    def revision(self) -> int:
+        """Number of the draft, from 1."""
+        return self.record.request.revision
+
+    @property
+    def feedback(self) -> str:
+        """What people said about this draft: feedback and comments, in order."""
+        said = (
+            a.decision.feedback if isinstance(a.decision, Revise) else a.comment
+            for a in self.answers
+        )
+        return "\n".join(text for text in said if text)
+
+    @property
+    def approvals(self) -> tuple[StageApproval, ...]:
+        """Who let this and the earlier stages pass, in order."""
+        return self.record.request.approvals
+
+
+class Approved(ReviewOutcomeEvent):
+    """It may happen: exactly `subject`, which is what was shown, or what somebody edited it to."""
+
+    @property
+    def effect_key(self) -> str:
+        """Key for the effect that was approved: the same in every retry, replay and process."""
+        return self.record.request.request_id
+
+    @property
+    def proposed(self) -> dict[str, Any]:
+        """The subject as it was proposed, as JSON."""
+        subject = self.record.request.subject
+        return dict(subject.data) if subject is not None else {}
+
+    @property
+    def edited(self) -> dict[str, Any] | None:
+        """The subject as somebody edited it, as JSON; None: nobody did."""
+        for answer in reversed(self.answers):
+            if isinstance(answer.decision, Edit):
+                return dict(answer.decision.subject)
+        return None
+
+    @property
+    def approvals(self) -> tuple[StageApproval, ...]:
+        """Who let this and the earlier stages pass, in order."""
+        request = self.record.request
+        mine = StageApproval(
+            stage=request.stage or request.gate,
+            request_id=request.request_id,
+            answers=self.answers,
+        )
+        return (*request.approvals, mine)
+
+
+class Rejected(ReviewOutcomeEvent):
+    """It may not happen: rejected by people or a rule, or the approvals cannot be reached."""
+
+
+class Expired(ReviewOutcomeEvent):
+    """It may not happen: nobody decided in time. Expired is not rejected."""
+
+
+class Revision(ReviewOutcomeEvent):
+    """It was sent back: make a new draft from `subject`, `feedback` and `history`.
+
+    Where several drafts are under way at one gate, build the new one with
+    `revision_of=event.request_id`, or give the gate a `key`.
+    """
+
+    @property
+    def history(self) -> tuple[Feedback, ...]:
+        """What people asked to change so far, this time included, oldest first."""
+        return (*self.record.request.feedback, *feedback_in(self.record))
+
+
+class RevisionsExhausted(ReviewOutcomeEvent):
+    """It was sent back more often than the gate lets it."""
+
+
+class Responded(ReviewOutcomeEvent):
+    """A question was answered.
+
+    Attributes:
+        response: The response as JSON. A subclass may declare the field with a pydantic model as
+            its type, and gets that.
+    """
+
+    response: Any = None
+
+
+def feedback_in(record: ReviewRecord) -> tuple[Feedback, ...]:
+    """Return what people asked to change in the answers to one request."""
+    return tuple(
+        Feedback(revision=record.request.revision, by=a.by.id, at=a.at, text=a.decision.feedback)
+        for a in record.answers
+        if isinstance(a.decision, Revise)
+    )

@@ -1,0 +1,329 @@
+"""Gates: review steps that you compose into a workflow of your own.
+
+A `Review` in the body of a workflow class becomes one step of that workflow. The step takes the
+event under review, asks people, takes their answers one by one, and sends the outcome on to the
+step that accepts it. Nothing has to be registered, and nothing runs twice: the question ends a
+step, and each answer begins one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import timedelta
+from functools import reduce
+from operator import or_
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+from workflows import Context, Workflow, step
+from workflows.events import Event, HumanResponseEvent, StopEvent
+
+from llama_index_hitl._gatekeeper import INLINE_GATE, Gatekeeper
+from llama_index_hitl._upstream import produced_by
+from llama_index_hitl.clock import Clock
+from llama_index_hitl.errors import GateError
+from llama_index_hitl.events import (
+    Approved,
+    Expired,
+    Rejected,
+    Responded,
+    ReviewDeadlineEvent,
+    ReviewOutcomeEvent,
+    ReviewRequestEvent,
+    ReviewResponseEvent,
+    Revision,
+    RevisionsExhausted,
+)
+from llama_index_hitl.models import (
+    DeadlineAction,
+    DecisionKind,
+    Escalate,
+    Evidence,
+    Expire,
+    Priority,
+)
+from llama_index_hitl.rules import Rule
+
+T = TypeVar("T")
+Option: TypeAlias = T | Callable[[Any, Any], T | Awaitable[T]]
+"""A value, or a function of the workflow instance and the event under review that gives it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Review:
+    """A gate: the events that it takes pass only when people, or a rule, let them.
+
+    Put it into the body of a workflow class, under the name of the gate. Options that are typed
+    `Option` may be functions `(workflow, event) -> value`, plain or async, called once when the
+    question is asked; what they return is stored with the request.
+
+    Outcomes without an event of their own (`rejected`, `expired`, `exhausted`, `responded`) end the
+    run: its result is then the outcome event, such as `Rejected`.
+
+    Example:
+        ```python
+        class Publishing(Workflow):
+            @step
+            async def write(self, ev: StartEvent | Revision) -> Draft: ...
+
+            legal = Review(Draft, reviewers="role:legal", quorum=2, approved=LegalApproved)
+            editor = Review(LegalApproved, revise=Revision, max_revisions=3, distinct_from="legal")
+
+            @step
+            async def publish(self, ev: Approved) -> StopEvent: ...
+        ```
+
+    Attributes:
+        event: The event under review. Of an `Approved` event the subject is reviewed again.
+        subject: Name of the field of the event that is the subject, a pydantic model; None: the
+            event itself is the subject.
+        title: One line that says what this is about.
+        body: What there is to know, in Markdown.
+        evidence: What helps to decide.
+        stage: Name of the stage; the gate's name if left out.
+        reviewers: Ids and `role:...` entries; empty: anyone whom the channel lets in.
+        quorum: Approvals needed; `all`; or so many for each role, as `{"legal": 2}`.
+        rejections: Rejections that reject; 1 is a veto for everyone.
+        veto_roles: Roles whose single rejection rejects.
+        distinct_from: Earlier stages whose approvers may not answer here.
+        requester: Id of the person on whose behalf the run asks.
+        bar_requester: The requester may not answer.
+        second_person_for_edit: An edited subject needs the approval of somebody else.
+        editable: People may edit the subject and approve it so.
+        abstainable: People may abstain.
+        delegable: People may hand their vote to somebody else.
+        escalate_to: Whom to ask when somebody escalates; empty: nobody can.
+        response: Pydantic model of a structured answer; the gate then asks for one, and it can
+            neither be approved nor rejected unless `decisions` says so.
+        decisions: The decisions to allow, where those that follow from the above do not fit.
+        deadline: Time to answer, counted from the question; None: no limit.
+        on_deadline: What happens then: `Expire()`, `Escalate([...])` or `Reject()`.
+        max_revisions: How often a draft may be sent back; None: as often as people like.
+        key: Name of the field of the event that says which thing is under review. A newer draft of
+            the same thing supersedes the open request for the older one. None: every event is a
+            thing of its own, and a draft that comes after `Revise` is the revision of that one.
+        when: Rule that says whether a person is needed; None: always.
+        priority: How urgent it is.
+        tags: Words to find it by.
+        clock: Where the time comes from; by default the workflow's attribute `clock`, or UTC now.
+        approved: Event for an approval; `Approved` or a subclass.
+        revise: Event for a draft that was sent back; None: it cannot be.
+        rejected: Event for a rejection; None: ends the run.
+        responded: Event for a response; None: ends the run.
+        expired: Event for a missed deadline; None: ends the run.
+        exhausted: Event for one `Revise` too many; None: ends the run.
+        name: Name of the gate: that of the attribute.
+
+    Raises:
+        GateError: The declaration cannot work; raised when it is made, or when the class is.
+    """
+
+    event: type[Event]
+    _: KW_ONLY
+    subject: str | None = None
+    title: Option[str] | None = None
+    body: Option[str] = ""
+    evidence: Option[Sequence[Evidence]] = ()
+    stage: str | None = None
+    reviewers: Option[Sequence[str] | str] = ()
+    quorum: int | Literal["all"] | dict[str, int] = 1
+    rejections: int = 1
+    veto_roles: Sequence[str] | str = ()
+    distinct_from: Sequence[str] | str = ()
+    requester: Option[str | None] = None
+    bar_requester: bool = False
+    second_person_for_edit: bool = False
+    editable: bool = False
+    abstainable: bool = False
+    delegable: bool = False
+    escalate_to: Sequence[str] | str = ()
+    response: type[BaseModel] | None = None
+    decisions: Sequence[DecisionKind | str] | None = None
+    deadline: Option[timedelta | None] = None
+    on_deadline: DeadlineAction = field(default_factory=Expire)
+    max_revisions: Option[int | None] = None
+    key: str | None = None
+    when: Rule | Callable[[Any, Any], Rule | None] | None = None
+    priority: Option[Priority] = "normal"
+    tags: Option[Sequence[str] | str] = ()
+    clock: Clock | None = None
+    approved: type[Approved] = Approved
+    revise: type[Revision] | None = None
+    rejected: type[Rejected] | None = None
+    responded: type[Responded] | None = None
+    expired: type[Expired] | None = None
+    exhausted: type[RevisionsExhausted] | None = None
+    name: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        kind: Any = self.event
+        if not (isinstance(kind, type) and issubclass(kind, Event)):
+            raise GateError(f"Review needs the class of an event, not {self.event!r}.")
+        for option, base in _OUTCOMES.items():
+            found = getattr(self, option)
+            if found is not None and not (isinstance(found, type) and issubclass(found, base)):
+                raise GateError(f"{option}= must be a subclass of {base.__name__}, not {found!r}.")
+        if self.event is self.approved:
+            raise GateError(
+                f"{self.event.__name__} would be sent back to the gate that approved it; give the "
+                "gate an approved= event of its own."
+            )
+        if self.subject is not None and self.subject not in self.event.model_fields:
+            fields = ", ".join(self.event.model_fields) or "none"
+            raise GateError(
+                f"{self.event.__name__} has no field {self.subject!r} (its fields: {fields})."
+            )
+        if self.max_revisions is not None and self.revise is None:
+            raise GateError("max_revisions= needs revise=, the event that asks for a new draft.")
+        self._check_decisions()
+
+    def _check_decisions(self) -> None:
+        kinds = self.allowed
+        if DecisionKind.REVISE in kinds and self.revise is None:
+            raise GateError("A gate that allows 'revise' needs revise=, an event to go back with.")
+        if DecisionKind.RESPOND in kinds and self.response is None:
+            raise GateError("A gate that allows 'respond' needs response=, a pydantic model.")
+        if DecisionKind.ESCALATE in kinds and not self.escalate_to:
+            raise GateError("A gate that allows 'escalate' needs escalate_to=, whom to ask.")
+        if isinstance(self.on_deadline, Escalate) and not (self.on_deadline.to or self.escalate_to):
+            raise GateError("on_deadline=Escalate(...) needs somebody to escalate to.")
+        if not kinds:
+            raise GateError("A gate must allow at least one decision.")
+
+    @property
+    def allowed(self) -> tuple[DecisionKind, ...]:
+        """The decisions that this gate allows."""
+        if self.decisions is not None:
+            try:
+                return tuple(DecisionKind(kind) for kind in self.decisions)
+            except ValueError as error:
+                raise GateError(f"decisions=: {error}") from None
+        offered = {
+            DecisionKind.APPROVE: self.response is None,
+            DecisionKind.REJECT: self.response is None,
+            DecisionKind.REVISE: self.revise is not None,
+            DecisionKind.EDIT: self.editable,
+            DecisionKind.RESPOND: self.response is not None,
+            DecisionKind.ESCALATE: bool(self.escalate_to),
+            DecisionKind.DELEGATE: self.delegable,
+            DecisionKind.ABSTAIN: self.abstainable,
+        }
+        return tuple(kind for kind, yes in offered.items() if yes)
+
+    def siblings(self, workflow: Workflow) -> dict[str, Review]:
+        """Return all gates of a workflow, this one included, by name."""
+        return gates_of(workflow)
+
+    def replace(self, **changes: Any) -> Review:
+        """Return a gate like this one with some options changed, to override it in a subclass.
+
+        Example:
+            ```python
+            class Stricter(Publishing):
+                legal = Publishing.legal.replace(quorum=3)
+            ```
+        """
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def step_name(self) -> str:
+        """Name of the step that this gate becomes."""
+        return f"{self.name}_gate"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Become a step of the class that this gate is put into."""
+        if self.name and self.name != name:
+            raise GateError(
+                f"Gate {self.name!r} cannot be {name!r} as well; use .replace() for a second one."
+            )
+        if name == INLINE_GATE:
+            raise GateError(
+                f"A gate cannot be named {INLINE_GATE!r}: that is for inline questions."
+            )
+        object.__setattr__(self, "name", name)
+        if self.step_name in vars(owner):
+            raise GateError(
+                f"{owner.__name__}.{self.step_name} is in the way of gate {name!r}; rename one."
+            )
+        self._refuse_other_stop_event(owner)
+        # Upstream finds steps among the functions of the class; a name is all it takes.
+        setattr(owner, self.step_name, self._make_step(owner))
+
+    @property
+    def outcome_types(self) -> tuple[type[ReviewOutcomeEvent], ...]:
+        """The outcome events that this gate can emit, where they do not end the run."""
+        kinds = self.allowed
+        possible: dict[type[ReviewOutcomeEvent] | None, bool] = {
+            self.approved: DecisionKind.APPROVE in kinds or DecisionKind.EDIT in kinds,
+            self.rejected: True,
+            self.revise: DecisionKind.REVISE in kinds,
+            self.responded: DecisionKind.RESPOND in kinds,
+            self.expired: self.deadline is not None,
+            self.exhausted: self.max_revisions is not None,
+        }
+        return tuple(kind for kind, yes in possible.items() if kind is not None and yes)
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether an outcome of this gate can end the run."""
+        kinds = self.allowed
+        return (
+            self.rejected is None
+            or (self.responded is None and DecisionKind.RESPOND in kinds)
+            or (self.expired is None and self.deadline is not None)
+            or (self.exhausted is None and self.max_revisions is not None)
+        )
+
+    def _make_step(self, owner: type) -> Any:
+        gate = self
+
+        async def gate_step(self, ctx, ev):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+            return await Gatekeeper(gate, self, ctx).handle(ev)
+
+        accepts = [self.event, ReviewResponseEvent, HumanResponseEvent]
+        if self.deadline is not None:
+            accepts.append(ReviewDeadlineEvent)
+        returns = [ReviewRequestEvent, *self.outcome_types, *([StopEvent] if self.ends_run else [])]
+        gate_step.__name__ = self.step_name
+        gate_step.__qualname__ = f"{owner.__qualname__}.{self.step_name}"
+        gate_step.__module__ = owner.__module__
+        gate_step.__doc__ = f"Gate {self.name!r}: asks people about {self.event.__name__}."
+        gate_step.__annotations__ = {
+            "ctx": Context,
+            "ev": reduce(or_, accepts),
+            "return": reduce(or_, [*returns, None]),
+        }
+        # One worker: answers are taken one after the other, and each sees the one before.
+        return step(num_workers=1)(gate_step)
+
+    def _refuse_other_stop_event(self, owner: type) -> None:
+        if not self.ends_run:
+            return
+        for other in vars(owner).values():
+            for produced in produced_by(other):
+                if issubclass(produced, StopEvent) and produced is not StopEvent:
+                    raise GateError(
+                        f"{owner.__name__} ends with {produced.__name__}, so gate {self.name!r} "
+                        "cannot end the run by itself: give it rejected= (and expired=, "
+                        "exhausted=, responded= where they can happen)."
+                    )
+
+
+_OUTCOMES: dict[str, type[ReviewOutcomeEvent]] = {
+    "approved": Approved,
+    "revise": Revision,
+    "rejected": Rejected,
+    "responded": Responded,
+    "expired": Expired,
+    "exhausted": RevisionsExhausted,
+}
+
+
+def gates_of(workflow: Workflow | type[Workflow]) -> dict[str, Review]:
+    """Return the gates of a workflow by name, in a stable order."""
+    cls = workflow if isinstance(workflow, type) else type(workflow)
+    names = sorted({name for base in cls.__mro__ for name in vars(base)})
+    found = {name: getattr(cls, name, None) for name in names}
+    return {name: gate for name, gate in found.items() if isinstance(gate, Review)}

@@ -1,0 +1,301 @@
+"""Questions that are asked inline: wait for a person in the middle of a step or a tool.
+
+A gate is the better place where there is one: it takes several votes, deadlines and revisions, and
+repeats nothing. A question suits a tool, or a step that needs one short answer.
+
+Upstream runs a waiting step again from its first line when the answer comes. So ask first, and act
+after: what stands before `ask` runs again, what stands after it runs once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from workflows import Context
+from workflows.events import CollectionReleaseEvent
+
+from llama_index_hitl._ledger import remembered_once
+from llama_index_hitl._proposals import built, describe
+from llama_index_hitl._upstream import (
+    Execution,
+    execution_of_step,
+    keep_waiting,
+    may_be_repeated,
+    resolve_from_every_snapshot,
+    run_id_of,
+    state_of_run,
+    work_item_of,
+)
+from llama_index_hitl.clock import Clock, utc_now
+from llama_index_hitl.errors import AnswerRefused, InvalidAnswer, QuestionError
+from llama_index_hitl.events import (
+    ReviewRefusedEvent,
+    ReviewRequestEvent,
+    ReviewResponseEvent,
+    ReviewUpdatedEvent,
+)
+from llama_index_hitl.forms import check_decision, problems_of
+from llama_index_hitl.lifecycle import open_record, take_answer
+from llama_index_hitl.models import (
+    Answer,
+    Decision,
+    DecisionKind,
+    Edit,
+    Evidence,
+    Priority,
+    RequestStatus,
+    Respond,
+    ReviewPolicy,
+    ReviewRecord,
+    ReviewRequest,
+    digest_of,
+)
+
+resolve_from_every_snapshot(ReviewRequestEvent, ReviewResponseEvent, ReviewUpdatedEvent)
+
+_INLINE = (
+    DecisionKind.APPROVE,
+    DecisionKind.REJECT,
+    DecisionKind.REVISE,
+    DecisionKind.EDIT,
+    DecisionKind.RESPOND,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Something to ask inline.
+
+    Attributes:
+        title: One line that says what this is about.
+        body: What there is to know, in Markdown.
+        subject: The thing to decide on, a pydantic model; None for a plain question.
+        response: Pydantic model of a structured answer; None: approve or reject.
+        decisions: The decisions to allow, where `approve` and `reject` (or `respond`, with a
+            response model) do not fit: any but escalating, delegating and abstaining.
+        reviewers: Ids and `role:...` entries; empty: anyone whom the channel lets in.
+        barred: Persons who may not answer, with the reason.
+        evidence: What helps to decide.
+        requester: Id of the person on whose behalf this is asked.
+        priority: How urgent it is.
+        tags: Words to find it by.
+    """
+
+    title: str
+    body: str = ""
+    subject: BaseModel | None = None
+    response: type[BaseModel] | None = None
+    decisions: Sequence[DecisionKind | str] = ()
+    reviewers: Sequence[str] | str = ()
+    barred: dict[str, str] = field(default_factory=dict)
+    evidence: Sequence[Evidence] = ()
+    requester: str | None = None
+    priority: Priority = "normal"
+    tags: Sequence[str] = ()
+
+    @property
+    def allowed(self) -> tuple[DecisionKind, ...]:
+        """The decisions that can be taken.
+
+        Raises:
+            QuestionError: One of them cannot be taken inline.
+        """
+        default = ("approve", "reject") if self.response is None else ("respond",)
+        try:
+            kinds = tuple(DecisionKind(kind) for kind in self.decisions or default)
+        except ValueError as error:
+            raise QuestionError(f"decisions: {error}") from None
+        if strangers := [kind for kind in kinds if kind not in _INLINE]:
+            raise QuestionError(f"{', '.join(strangers)} cannot be asked inline; use a gate.")
+        return kinds
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What came of a question.
+
+    Attributes:
+        record: The request, the answer to it, and the outcome.
+        subject: The effective subject, of its own type: an edit is in it. None without a subject.
+        response: The structured answer, of the response model; None without one.
+    """
+
+    record: ReviewRecord
+    subject: Any = None
+    response: Any = None
+
+    @property
+    def approved(self) -> bool:
+        """Whether it may happen: somebody approved it, as it was or edited."""
+        return self.record.status is RequestStatus.APPROVED
+
+    @property
+    def decision(self) -> Decision:
+        """What was decided."""
+        return self.record.answers[-1].decision
+
+    @property
+    def answer(self) -> Answer:
+        """Who decided what, when and where."""
+        return self.record.answers[-1]
+
+    @property
+    def effect_key(self) -> str:
+        """Key for the effect that was approved: the same in every retry, replay and process."""
+        return self.record.request.request_id
+
+
+async def ask(
+    ctx: Context[Any], question: Question, *, key: str = "", clock: Clock = utc_now
+) -> Resolution:
+    """Ask a person and wait for the answer, in the middle of a step or a tool.
+
+    Only an answer with the id and digest of this very question counts: not one for a sibling that
+    waits beside it, not one that a restored run hands to every waiter. An answer that does not
+    count is refused with a `ReviewRefusedEvent` on the stream, and the question stays open.
+
+    The step runs again from its first line when the answer comes, and what follows `ask` runs once,
+    however often the answer is sent. Survives a snapshot of the run: the question keeps its id.
+
+    Args:
+        ctx: Context of the step.
+        question: What to ask. When the step runs again it must ask the same.
+        key: Tells questions apart that one step asks at the same time, with `asyncio.gather`.
+        clock: Where the time comes from.
+
+    Returns:
+        What came of it.
+
+    Raises:
+        QuestionError: The question cannot be asked inline, or the step asked something else when
+            it ran before.
+        SubjectError: The subject does not survive being written as JSON.
+    """
+    execution = execution_of_step()
+    session = state_of_run(_Session)
+    place = session.place_of(execution, key)
+    request = _request(ctx, question, place, clock)
+    if session.passed_elsewhere(place, execution):
+        await _stand_aside(ctx, request.request_id)
+    waiter_id, requirements = request.request_id, {"request_id": request.request_id}
+    event = await ctx.wait_for_event(
+        ReviewResponseEvent,
+        waiter_event=ReviewRequestEvent(request=request),
+        waiter_id=waiter_id,
+        requirements=requirements,
+        timeout=None,
+    )
+    try:
+        resolution = _resolve(question, request, event.answer)
+    except AnswerRefused as error:
+        _refuse(ctx, error, event.answer)
+        keep_waiting(ReviewResponseEvent, waiter_id, requirements)
+    if session.passed_elsewhere(place, execution):
+        await _stand_aside(ctx, request.request_id)
+    session.passed[place] = execution
+    ctx.write_event_to_stream(ReviewUpdatedEvent(record=resolution.record))
+    return resolution
+
+
+def _request(ctx: Context[Any], question: Question, place: str, clock: Clock) -> ReviewRequest:
+    """Make the request, or bring back the one that this call of the step made the first time."""
+    reviewers = question.reviewers
+    content: dict[str, Any] = {
+        "run_id": run_id_of(ctx),
+        "title": question.title,
+        "body": question.body,
+        "subject": None if question.subject is None else describe(question.subject),
+        "evidence": tuple(question.evidence),
+        "allowed": question.allowed,
+        "response_schema": (
+            None if question.response is None else question.response.model_json_schema()
+        ),
+        "policy": ReviewPolicy(
+            reviewers=(reviewers,) if isinstance(reviewers, str) else tuple(reviewers),
+            barred=question.barred,
+        ),
+        "requester": question.requester,
+        "priority": question.priority,
+        "tags": tuple(question.tags),
+    }
+    fresh = ReviewRequest(request_id=f"ask-{secrets.token_hex(8)}", created_at=clock(), **content)
+    kept = remembered_once(ctx, place, fresh.model_dump(mode="json"))
+    request = ReviewRequest.model_validate(kept)
+    if _what_is_asked(request) != _what_is_asked(fresh):
+        raise QuestionError(
+            f"The step asked {fresh.title!r} now and {request.title!r} before it waited. What a "
+            "step asks must depend on nothing but its event; tell questions that it asks at the "
+            "same time apart with key=."
+        )
+    return request
+
+
+def _what_is_asked(request: ReviewRequest) -> str:
+    own = {"request_id", "run_id", "created_at", "digest"}
+    return digest_of(request.model_dump(mode="json", exclude=own))
+
+
+def _resolve(question: Question, request: ReviewRequest, answer: Answer) -> Resolution:
+    check_decision(request, answer.decision)
+    subject, response = question.subject, None
+    try:
+        if isinstance(answer.decision, Edit) and subject is not None:
+            subject = built(type(subject), answer.decision.subject)
+        if isinstance(answer.decision, Respond) and question.response is not None:
+            response = question.response.model_validate(answer.decision.response)
+    except ValidationError as error:
+        prefix = "subject" if isinstance(answer.decision, Edit) else "response"
+        raise InvalidAnswer(request.request_id, problems_of(error, prefix=prefix)) from None
+    return Resolution(take_answer(open_record(request), answer), subject, response)
+
+
+def _refuse(ctx: Context[Any], error: AnswerRefused, answer: Answer) -> None:
+    ctx.write_event_to_stream(
+        ReviewRefusedEvent(
+            request_id=error.request_id,
+            code=error.code,
+            reason=str(error),
+            problems=error.problems,
+            by=answer.by.id,
+        )
+    )
+
+
+async def _stand_aside(ctx: Context[Any], request_id: str) -> None:
+    """End a call of the step that a second copy of the answer began; never returns.
+
+    Upstream calls a waiting step once for every matching event, even while the first call is at
+    work. A step cannot end without a result, but it can wait for something that never comes; this
+    event type is never sent, is known to every snapshot, and has no requirement to be asked for.
+    """
+    await ctx.wait_for_event(CollectionReleaseEvent, waiter_id=f"aside-{request_id}", timeout=None)
+
+
+class _Session:
+    """Which questions have been passed, in one run in one process.
+
+    After a restore there is nothing to know: a snapshot is taken when no step is at work, and by
+    then the waiters of passed questions are gone.
+    """
+
+    def __init__(self) -> None:
+        self.passed: dict[str, Execution] = {}
+        self._counts: dict[int, tuple[Execution, dict[str, int]]] = {}
+
+    def place_of(self, execution: Execution, key: str) -> str:
+        """Name the question by the work item, its key, and how many came before it in this call."""
+        self._counts = {
+            number: entry for number, entry in self._counts.items() if not entry[0].sends.closed
+        }
+        _, counts = self._counts.setdefault(id(execution), (execution, {}))
+        counts[key] = counts.get(key, -1) + 1
+        return f"{work_item_of(execution)}:{key}:{counts[key]}"
+
+    def passed_elsewhere(self, place: str, execution: Execution) -> bool:
+        """Tell whether another call of the step has passed this question and is not repeated."""
+        other = self.passed.get(place)
+        return other is not None and other is not execution and not may_be_repeated(other)
