@@ -1,0 +1,203 @@
+"""What the ready workflows share: the model, the people, progress, and the shape of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from workflows import Context, Workflow
+from workflows.events import Event, StopEvent
+
+from llama_index_hitl.clock import Clock, utc_now
+from llama_index_hitl.errors import HitlError
+from llama_index_hitl.events import ReviewOutcomeEvent
+from llama_index_hitl.models import Answer, RequestStatus
+
+if TYPE_CHECKING:
+    from llama_index.core.llms import LLM
+
+DEFAULT_MODEL = "gpt-4o-mini"
+"""OpenAI model of a workflow that is given no LLM."""
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class ModelOutputError(HitlError, ValueError):
+    """The model said nothing, or again and again something that does not fit.
+
+    Attributes:
+        attempts: How often it was asked.
+    """
+
+    def __init__(self, wanted: str, attempts: int, found: str) -> None:
+        super().__init__(
+            f"The model did not give {wanted} in {attempts} attempts; the last time: {found}. "
+            "Try another model, or a clearer prompt."
+        )
+        self.attempts = attempts
+
+
+class ProgressEvent(Event):
+    """Says on the stream what the workflow is doing.
+
+    Attributes:
+        message: What it is doing, as a short sentence.
+    """
+
+    message: str
+
+
+class ResultStatus(StrEnum):
+    """How a ready workflow ended."""
+
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    MAX_REVISIONS = "max_revisions"
+    EXPIRED = "expired"
+
+
+class ReviewResult(StopEvent):
+    """How a ready workflow ended; each has a `subject` of its own type beside these.
+
+    Attributes:
+        status: How it ended. Only `approved` means that it may be used.
+        version: Number of the draft that it ended with, from 1.
+        decisions: Every decision made, in order, by people and rules.
+    """
+
+    status: ResultStatus
+    version: int
+    decisions: tuple[Answer, ...] = ()
+
+
+class Reviewable(Event):
+    """A draft on its way to a gate; the decisions on earlier drafts travel beside it.
+
+    Attributes:
+        decisions: Every decision made so far, in order.
+    """
+
+    decisions: tuple[Answer, ...] = ()
+
+
+def decisions_in(ev: ReviewOutcomeEvent) -> tuple[Answer, ...]:
+    """Return every decision made so far, the last ones included."""
+    drafts = getattr(ev.proposal, "decisions", ())
+    stages = (answer for stage in ev.request.approvals for answer in stage.answers)
+    return (*drafts, *stages, *ev.answers)
+
+
+def status_of(ev: ReviewOutcomeEvent) -> ResultStatus:
+    """Return how a workflow ends that ends with this outcome."""
+    match ev.outcome.status:
+        case RequestStatus.APPROVED:
+            return ResultStatus.APPROVED
+        case RequestStatus.REVISED:
+            return ResultStatus.MAX_REVISIONS
+        case RequestStatus.EXPIRED:
+            return ResultStatus.EXPIRED
+        case _:
+            return ResultStatus.REJECTED
+
+
+def reviewers_of(flow: ReviewWorkflow, _: Event) -> Sequence[str]:
+    """Gate option: the reviewers that the workflow was created with."""
+    return flow.reviewers
+
+
+def max_revisions_of(flow: ReviewWorkflow, _: Event) -> int | None:
+    """Gate option: how often the workflow lets a draft be sent back."""
+    return flow.max_revisions
+
+
+class ReviewWorkflow(Workflow):
+    """Base of the ready workflows.
+
+    Args:
+        llm: Any LlamaIndex LLM; OpenAI's by default, which reads `OPENAI_API_KEY`.
+        reviewers: Whom the gates ask: ids and `role:...` entries; empty: anyone.
+        max_revisions: How often a draft may be sent back; None: what the class says.
+        clock: Where the time comes from.
+        timeout: Seconds after which a run is killed, waiting included; None, as it should be with
+            people, means never.
+        **options: What `Workflow` takes.
+    """
+
+    max_revisions: int | None = 3
+    """How often a draft may be sent back."""
+
+    def __init__(
+        self,
+        *,
+        llm: LLM | None = None,
+        reviewers: Iterable[str] | str = (),
+        max_revisions: int | None = None,
+        clock: Clock = utc_now,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(timeout=timeout, **options)
+        self._llm = llm
+        self.reviewers = (reviewers,) if isinstance(reviewers, str) else tuple(reviewers)
+        self.clock = clock
+        if max_revisions is not None:
+            self.max_revisions = max_revisions
+
+    def get_llm(self) -> LLM:
+        """Return the model; OpenAI's is made when it is first needed.
+
+        No property: upstream reads every property of a workflow when it looks for steps.
+        """
+        if self._llm is None:
+            # Imported where it is needed: it takes seconds, and not every run needs a model.
+            from llama_index.llms.openai import OpenAI
+
+            self._llm = OpenAI(model=DEFAULT_MODEL)
+        return self._llm
+
+    def tell(self, ctx: Context, message: str) -> None:
+        """Say on the stream what the workflow is doing."""
+        ctx.write_event_to_stream(ProgressEvent(message=message))
+
+    async def complete(self, prompt: str) -> str:
+        """Return what the model answers to a prompt.
+
+        Raises:
+            ModelOutputError: It answers nothing.
+        """
+        text = str(await self.get_llm().acomplete(prompt)).strip()
+        if not text:
+            raise ModelOutputError("a text", 1, "nothing")
+        return text
+
+    async def predict(self, model: type[ModelT], prompt: str, *, attempts: int = 3) -> ModelT:
+        """Return what the model answers to a prompt, as a pydantic model.
+
+        An answer that does not fit is given back to the model with what is wrong about it.
+
+        Args:
+            model: What the answer must be.
+            prompt: What to ask.
+            attempts: How often to ask at most, at least 1.
+
+        Raises:
+            ModelOutputError: No answer fitted.
+        """
+        from llama_index.core.prompts import PromptTemplate
+
+        asked, wrong = prompt, ""
+        for _ in range(attempts):
+            try:
+                # The prompt goes in as a value: braces in it are no placeholders.
+                found: Any = await self.get_llm().astructured_predict(
+                    model, PromptTemplate("{question}"), question=asked
+                )
+                return model.model_validate(
+                    found.model_dump() if isinstance(found, BaseModel) else found
+                )
+            except (ValidationError, ValueError) as error:
+                wrong = str(error)
+                asked = f"{prompt}\n\nYour last answer could not be used: {wrong}"
+        raise ModelOutputError(model.__name__, attempts, wrong)

@@ -1,0 +1,196 @@
+"""People who answer from a script."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from workflows.events import (
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    WorkflowIdleEvent,
+)
+from workflows.handler import WorkflowHandler
+
+from llama_index_hitl.clock import Clock, utc_now
+from llama_index_hitl.events import ReviewRefusedEvent, ReviewRequestEvent, ReviewUpdatedEvent
+from llama_index_hitl.models import Decision, RequestStatus, Reviewer, ReviewRequest
+from llama_index_hitl.policies import why_not_allowed
+
+Script: TypeAlias = (
+    Iterable[Decision | str | None] | Callable[[ReviewRequest], Decision | str | None]
+)
+"""Answers in order, or a function of the request; None: no answer, they let it lie."""
+
+
+class ScriptedReviewer:
+    """A person who answers from a script.
+
+    Args:
+        script: What they answer, in the order in which they are asked; text answers a plain
+            `InputRequiredEvent`. Or a function that decides on each request.
+        by: Who they are; a plain id stands for a person without roles.
+        role: The role in which they answer, where it matters.
+        channel: Where they answer.
+        clock: When they answer.
+
+    Attributes:
+        asked: The requests that they were asked, in order.
+        refused: The refusals of their answers, in order.
+
+    Example:
+        >>> from llama_index_hitl import Approve, Revise
+        >>> erin = ScriptedReviewer([Revise(feedback="shorter"), Approve()], by="erin")
+        >>> erin.left
+        2
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        by: Reviewer | str = "reviewer",
+        role: str | None = None,
+        channel: str = "script",
+        clock: Clock = utc_now,
+    ) -> None:
+        self.reviewer = Reviewer(id=by) if isinstance(by, str) else by
+        self.asked: list[ReviewRequest] = []
+        self.refused: list[ReviewRefusedEvent] = []
+        self._decide = script if callable(script) else None
+        self._queue: deque[Decision | str | None] = deque(() if callable(script) else script)
+        self._role = role
+        self._channel = channel
+        self._clock = clock
+
+    @property
+    def left(self) -> int:
+        """How many answers of the script have not been used."""
+        return len(self._queue)
+
+    def answer(self, event: InputRequiredEvent) -> HumanResponseEvent | None:
+        """Return their answer to one question; None: they have none, or let it lie.
+
+        Raises:
+            TypeError: The script has text for a request, or a decision for a plain event.
+        """
+        if not isinstance(event, ReviewRequestEvent):
+            entry = self._queue.popleft() if self._queue else None
+            if entry is not None and not isinstance(entry, str):
+                raise TypeError(f"A plain InputRequiredEvent takes text, not {entry!r}.")
+            return None if entry is None else HumanResponseEvent(response=entry)
+        request = event.request
+        if why_not_allowed(request.policy, self.reviewer) is not None:
+            return None
+        if self._decide is None and not self._queue:
+            return None
+        self.asked.append(request)
+        entry = self._decide(request) if self._decide is not None else self._queue.popleft()
+        if isinstance(entry, str):
+            raise TypeError(f"{request.gate!r} takes a decision such as Approve(), not {entry!r}.")
+        if entry is None:
+            return None
+        return event.answer(
+            entry, by=self.reviewer, at=self._clock(), role=self._role, channel=self._channel
+        )
+
+    def assert_used_up(self) -> None:
+        """Assert that every answer of the script was used.
+
+        Raises:
+            AssertionError: Some were not; the message lists them.
+        """
+        if self._queue:
+            raise AssertionError(
+                f"{self.reviewer.id} was asked {len(self.asked)} times and has answers left: "
+                f"{list(self._queue)!r}"
+            )
+
+    def assert_asked(self, *gates: str) -> None:
+        """Assert that they were asked at exactly these gates, in this order.
+
+        Raises:
+            AssertionError: They were not; the message says where they were.
+        """
+        found = tuple(request.gate for request in self.asked)
+        if found != gates:
+            raise AssertionError(f"{self.reviewer.id} was asked at {found}, not at {gates}")
+
+
+async def review_with(handler: WorkflowHandler, *reviewers: ScriptedReviewer) -> Any:
+    """Run a workflow to its end, with these people answering.
+
+    Answers are given only when nothing else in the run can advance, one at a time: what comes out
+    does not depend on timing. Each person is asked once about each request that is open and that
+    they may answer, in the order of the arguments.
+
+    Args:
+        handler: What `Workflow.run` returned; nobody else may stream its events.
+        *reviewers: Who answers.
+
+    Returns:
+        The result of the run.
+
+    Raises:
+        AssertionError: The run waits and nobody has an answer; the message says for what. The run
+            is cancelled.
+        Exception: Whatever the run raises.
+    """
+    desk = _Desk(reviewers)
+    async for event in handler.stream_events(expose_internal=True):
+        if not isinstance(event, WorkflowIdleEvent):
+            desk.note(event)
+            continue
+        answer = desk.next_answer()
+        if answer is None:
+            await handler.cancel_run()
+            raise AssertionError(f"The run waits and nobody answers: {desk.waiting_for()}")
+        handler.ctx.send_event(answer)
+    return await handler
+
+
+class _Desk:
+    """What is open in a run, and who has been asked about it."""
+
+    def __init__(self, reviewers: Iterable[ScriptedReviewer]) -> None:
+        self._reviewers = list(reviewers)
+        self._open: dict[str, InputRequiredEvent] = {}
+        self._not_asked: deque[tuple[str, ScriptedReviewer]] = deque()
+
+    def note(self, event: Event) -> None:
+        if isinstance(event, InputRequiredEvent):
+            request_id = (
+                event.request_id
+                if isinstance(event, ReviewRequestEvent)
+                else f"plain-{len(self._open)}"
+            )
+            self._open[request_id] = event
+            self._not_asked.extend((request_id, reviewer) for reviewer in self._reviewers)
+        elif isinstance(event, ReviewUpdatedEvent):
+            if event.outcome.status is not RequestStatus.OPEN:
+                self._open.pop(event.request_id, None)
+        elif isinstance(event, ReviewRefusedEvent):
+            for reviewer in self._reviewers:
+                if reviewer.reviewer.id == event.by:
+                    reviewer.refused.append(event)
+
+    def next_answer(self) -> HumanResponseEvent | None:
+        while self._not_asked:
+            request_id, reviewer = self._not_asked.popleft()
+            event = self._open.get(request_id)
+            answer = None if event is None else reviewer.answer(event)
+            if answer is None:
+                continue
+            if not isinstance(event, ReviewRequestEvent):
+                del self._open[request_id]
+            return answer
+        return None
+
+    def waiting_for(self) -> str:
+        titles = [
+            event.request.title if isinstance(event, ReviewRequestEvent) else str(event)
+            for event in self._open.values()
+        ]
+        return "; ".join(titles) or "nothing was asked"
