@@ -1,0 +1,238 @@
+"""What the demo shows: the four ready workflows, and a model that needs no key.
+
+The scripted model answers from the prompt alone, so that a run is the same every time, and it
+takes up what the reviewer says: a revision shows the feedback at work.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from llama_index_hitl.models import Evidence
+from llama_index_hitl.prebuilt import (
+    ClaimDecision,
+    ClaimReview,
+    Code,
+    CodeReview,
+    DocumentApproval,
+    Draft,
+    ResearchReport,
+    ReviewWorkflow,
+)
+
+if TYPE_CHECKING:
+    from llama_index.core.llms import LLM
+
+Rewrite = Callable[[str, str, str], Awaitable[str]]
+"""By hand: the text, the feedback, and a file name suffix in; the new text out."""
+
+TOPICS = {
+    "document": "why a person should approve a payment",
+    "code": "greet a user by name",
+    "claim": "Water damage in the kitchen. The policy lapsed two days before the incident.",
+    "report": "human review of AI agents",
+}
+"""What each demo is about when nothing else is said."""
+
+POLICY_TEXTS = (
+    Evidence(
+        title="Lapsed policies",
+        body="A lapse inside the grace period needs a manual review before any payment.",
+        source="policy handbook, section 4",
+    ),
+    Evidence(
+        title="Water damage",
+        body="Claims for water damage need proof that the cover was active on the day.",
+        source="policy handbook, section 9",
+    ),
+)
+
+
+class DemoDocument(DocumentApproval):
+    """The document workflow, with revisions by hand where the user wants that."""
+
+    def __init__(self, *, rewrite: Rewrite | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._rewrite = rewrite
+
+    async def revise(self, draft: Draft, feedback: str) -> str:
+        """Return the next draft, by hand or from the model."""
+        if self._rewrite is not None:
+            return await self._rewrite(draft.content, feedback, ".md")
+        return await super().revise(draft, feedback)
+
+
+class DemoCode(CodeReview):
+    """The code workflow, with revisions by hand where the user wants that."""
+
+    def __init__(self, *, rewrite: Rewrite | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._rewrite = rewrite
+
+    async def revise(self, task: str, code: Code, feedback: str) -> str:
+        """Return the next version, by hand or from the model."""
+        if self._rewrite is not None:
+            return await self._rewrite(code.code, feedback, ".py")
+        return await super().revise(task, code, feedback)
+
+
+class DemoClaim(ClaimReview):
+    """The claim workflow, with a page of the policy handbook as evidence."""
+
+    async def gather(self, claim: str) -> tuple[Evidence, ...]:
+        """Return the passages of the handbook that share a word with the claim."""
+        words = set(re.findall(r"[a-z]{4,}", claim.lower()))
+        found = (e for e in POLICY_TEXTS if words & set(re.findall(r"[a-z]{4,}", e.title.lower())))
+        return tuple(found)
+
+
+def start_demo(
+    name: str,
+    *,
+    topic: str | None,
+    first_draft: str | None,
+    llm: LLM,
+    rewrite: Rewrite | None,
+    reviewer: str | None,
+) -> Any:
+    """Start the workflow of a demo.
+
+    Args:
+        name: `document`, `code`, `claim` or `report`.
+        topic: What it is about; None: what the demo says.
+        first_draft: A text to begin with; None: the model writes it.
+        llm: The model.
+        rewrite: Revises by hand; None: the model revises.
+        reviewer: Id of the only person who may answer; None: anyone.
+
+    Returns:
+        The handler of the running workflow.
+    """
+    about = topic or TOPICS[name]
+    options: dict[str, Any] = {"llm": llm, "reviewers": reviewer or ()}
+    match name:
+        case "document":
+            document = DemoDocument(rewrite=rewrite, **options)
+            return document.run(topic=about, content=first_draft)
+        case "code":
+            return DemoCode(rewrite=rewrite, **options).run(task=about, code=first_draft)
+        case "claim":
+            return DemoClaim(**options).run(claim=about)
+        case _:
+            report: ReviewWorkflow = ResearchReport(**options)
+            return report.run(topic=about)
+
+
+# --------------------------------------------------------------------------- the scripted model
+
+
+def scripted_model() -> LLM:
+    """Return a model that writes the demo's texts without a key and without a network."""
+    from llama_index_hitl.testing import ScriptedLLM
+
+    return ScriptedLLM(reply=lambda messages: _reply(str(messages[-1].content)))
+
+
+def _reply(prompt: str) -> Any:
+    if "Classify this claim" in prompt:
+        return _claim(prompt)
+    if prompt.startswith("Write Python code"):
+        return _greeting(_after("Task:", prompt), typed=False)
+    if prompt.startswith("Revise this Python code"):
+        return _greeting(_after("Task:", prompt), typed=True, note=_after("Feedback:", prompt))
+    if prompt.startswith("Revise this text"):
+        return _revised(_after("Text:", prompt), _after("Feedback:", prompt))
+    if prompt.startswith("Research this topic further"):
+        return _revised(_after("Findings so far:", prompt), _after("What is missing:", prompt))
+    if prompt.startswith("Research this topic"):
+        return _findings(_after("Topic:", prompt))
+    if prompt.startswith("Write a report"):
+        return _report(_after("Topic:", prompt), _after("Findings:", prompt))
+    return _document(prompt.rpartition("about: ")[2])
+
+
+def _after(label: str, prompt: str) -> str:
+    """Return the paragraph or paragraphs that follow a label, up to the next label."""
+    rest = prompt.partition(f"\n\n{label}")[2] or prompt.partition(label)[2]
+    return re.split(r"\n\n(?=[A-Z][\w ]+:(?:\n|$| ))|\n\nReturn ", rest.strip())[0].strip()
+
+
+def _document(topic: str) -> str:
+    return (
+        f"# On {topic}\n\n"
+        "An agent can prepare a decision in seconds. Whoever answers for it should still see it "
+        "before it takes effect.\n\n"
+        "- What was proposed, in full.\n"
+        "- Why, and on which evidence.\n"
+        "- What happens when nobody answers.\n"
+    )
+
+
+def _revised(text: str, feedback: str) -> str:
+    note = feedback.strip().rstrip(".") or "more detail"
+    return f"{text.rstrip()}\n\n## Revised after review\n\nAs asked: {note}.\n"
+
+
+def _greeting(task: str, *, typed: bool, note: str = "") -> str:
+    if not typed:
+        return f'# {task}\ndef greet(name):\n    return f"Hello, {{name}}!"\n'
+    return (
+        f"# {task}\n# Revised: {' '.join(note.split())}\n"
+        "def greet(name: str) -> str:\n"
+        '    """Return a greeting."""\n'
+        '    return f"Hello, {name}!"\n'
+    )
+
+
+def _claim(prompt: str) -> ClaimDecision:
+    claim = prompt.partition("Claim:")[2].partition("Evidence:")[0].lower()
+    if "lapse" in claim:
+        return ClaimDecision(
+            decision="deny",
+            reason="The policy had lapsed before the incident; the grace period is unclear.",
+            risk_level="high",
+        )
+    return ClaimDecision(decision="approve", reason="The cover was active.", risk_level="low")
+
+
+def _findings(topic: str) -> str:
+    return (
+        f"## Findings on {topic}\n\n"
+        "- Approvals before irreversible actions are the pattern used most.\n"
+        "- Reviewers decide better when they see the change, not the whole.\n"
+        "- A pause that only lives in memory is lost with the process.\n"
+    )
+
+
+def _report(topic: str, findings: str) -> str:
+    return f"# Report: {topic}\n\nThis report rests on the accepted research.\n\n{findings}\n"
+
+
+def openai_model(name: str) -> LLM:
+    """Return an OpenAI model by name; `OPENAI_API_KEY` and `OPENAI_API_BASE` are respected.
+
+    A name that the client library does not know is taken to be a chat model of a server that
+    speaks OpenAI's protocol.
+    """
+    from llama_index.core.llms import LLMMetadata
+    from llama_index.llms.openai import OpenAI
+
+    class _OpenAI(OpenAI):
+        @property
+        def metadata(self) -> LLMMetadata:
+            try:
+                return super().metadata
+            except ValueError:
+                return LLMMetadata(
+                    context_window=_UNKNOWN_CONTEXT,
+                    is_chat_model=True,
+                    is_function_calling_model=True,
+                    model_name=self.model,
+                )
+
+    return _OpenAI(model=name, max_retries=1)
+
+
+_UNKNOWN_CONTEXT = 8_192  # tokens; a cautious guess for models that nobody knows
