@@ -219,7 +219,7 @@ def parse_answer(
     kind = _kind(request, form)
     data = _decision_data(request, kind, form)
     try:
-        decision = _DECISIONS.validate_python({"kind": kind.value, **data})
+        decision = _DECISIONS.validate_python({**data, "kind": kind.value})
         answer = Answer(
             request_id=request.request_id,
             digest=request.digest,
@@ -278,6 +278,8 @@ def _kind(request: ReviewRequest, form: dict[str, Any]) -> DecisionKind:
         problem = f"say one of: {allowed}"
     elif given not in request.allowed:
         problem = f"{str(given)[:60]!r} is not one of: {allowed}"
+    elif "kind" in form:
+        problem = "there are two decisions; give one"
     else:
         return DecisionKind(given)
     raise InvalidAnswer(request.request_id, [FieldProblem("decision", problem)])
@@ -414,17 +416,22 @@ def _unknown_fields(
 
 def _schema_problems(prefix: str, data: JsonValue, schema: JsonObject) -> list[FieldProblem]:
     # Imported where it is needed: most answers are checked without it, and it takes 60 ms.
+    from jsonschema.exceptions import SchemaError, UnknownType
     from jsonschema.validators import validator_for
     from referencing import Registry
+    from referencing.exceptions import Unresolvable
 
     if not schema:
         return []
     # An empty registry: a reference to elsewhere is an error, never a download.
     validator = validator_for(schema)(schema, registry=Registry())
-    return [
-        FieldProblem(
-            ".".join([prefix, *(str(part) for part in error.absolute_path)]),
-            error.message[:_MESSAGE_LIMIT],
-        )
-        for error in validator.iter_errors(data)
-    ]
+    try:
+        return [
+            FieldProblem(
+                ".".join([prefix, *(str(part) for part in error.absolute_path)]),
+                error.message[:_MESSAGE_LIMIT],
+            )
+            for error in validator.iter_errors(data)
+        ]
+    except (Unresolvable, SchemaError, UnknownType) as error:
+        return [FieldProblem(prefix, f"this cannot be checked: {error}"[:_MESSAGE_LIMIT])]
