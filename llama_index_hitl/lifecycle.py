@@ -133,12 +133,15 @@ def take_answer(record: ReviewRecord, answer: Answer) -> ReviewRecord:
         StaleRequest: The digest is not that of this request, or a newer request took its place.
         AlreadyAnswered: The request is decided, or this person has voted otherwise.
         RequestExpired: The answer is late.
-        NotAllowed: This person may not answer.
+        NotAllowed: This person may not answer, or it is said to be a rule.
         InvalidAnswer: The request does not allow such a decision.
     """
     request = record.request
     if answer.request_id != request.request_id:
         raise UnknownRequest(answer.request_id)
+    if answer.by.kind == "rule":
+        reason = "a rule decides before anybody is asked, and cannot answer from outside"
+        raise NotAllowed(request.request_id, by=answer.by.id, reason=reason)
     if any(answer.same_as(taken) for taken in record.answers):
         return record
     if answer.digest != request.digest:
@@ -247,15 +250,15 @@ def close(
 
     Args:
         record: The request with what has become of it.
-        command: `expire`, `supersede` or `withdraw`.
+        command: `expire`, `give_up` (nobody is left to decide), `supersede` or `withdraw`.
         at: When, time zone included.
         reason: Why, as a sentence for people.
         superseded_by: The request that takes its place.
 
     Raises:
-        InvalidTransition: The request is closed, or the command is not one of the three.
+        InvalidTransition: The request is closed, or the command is not one of these.
     """
-    if command not in (Command.EXPIRE, Command.SUPERSEDE, Command.WITHDRAW):
+    if command not in (Command.EXPIRE, Command.GIVE_UP, Command.SUPERSEDE, Command.WITHDRAW):
         raise InvalidTransition(record.status, command)
     status = next_status(record.status, command)
     outcome = record.outcome.model_copy(update={"status": status, "reason": reason})
@@ -275,6 +278,7 @@ def decide_without_person(record: ReviewRecord, answer: Answer) -> ReviewRecord:
         The closed record.
 
     Raises:
+        StaleRequest: The decision names another request, or other content.
         InvalidTransition: The request is closed; the decision is none that a rule may take; or it
             is an approval and the request does not hold the rule's own verdict to approve.
     """
@@ -283,6 +287,8 @@ def decide_without_person(record: ReviewRecord, answer: Answer) -> ReviewRecord:
         Reject: Command.REJECT,
         Escalate: Command.ESCALATE,
     }
+    if (answer.request_id, answer.digest) != (record.request.request_id, record.request.digest):
+        raise StaleRequest(record.request.request_id, reason="the decision is about another one")
     command = commands.get(type(answer.decision))
     rule = record.request.rule
     consented = rule is not None and rule.verdict is RuleVerdict.APPROVE

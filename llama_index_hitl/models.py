@@ -387,7 +387,7 @@ class RuleResult(Value):
     """
 
     verdict: RuleVerdict
-    rule: Identifier
+    rule: Annotated[Identifier, StringConstraints(max_length=190)]  # `rule:` and it make an id
     reason: Text = ""
 
 
@@ -536,6 +536,8 @@ class ReviewRequest(Value):
             raise ValueError("a request without a subject cannot be edited")
         if DecisionKind.ESCALATE in self.allowed and not self.escalate_to:
             raise ValueError("a request that can be escalated needs escalate_to")
+        if self.policy.deadline is not None and self.policy.deadline <= self.created_at:
+            raise ValueError("the deadline must be after the question is asked")
         if isinstance(self.on_deadline, Escalate) and not (self.on_deadline.to or self.escalate_to):
             raise ValueError("an escalation at the deadline needs somebody to escalate to")
         actual = digest_of(self.model_dump(mode="json", exclude={"digest"}))

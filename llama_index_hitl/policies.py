@@ -126,7 +126,7 @@ def _verdict(
             counted,
             f"{needed} approvals are needed and can no longer be reached.",
         )
-    return RequestStatus.OPEN, (), f"{len(approving)} of {needed} approvals."
+    return RequestStatus.OPEN, (), f"{_reached(approving, policy)} of {needed} approvals."
 
 
 def _names(answers: Iterable[Answer]) -> str:
@@ -155,9 +155,12 @@ def approvals_needed(policy: ReviewPolicy) -> int:
 
 
 def _enough(approving: Sequence[Answer], needed: int, policy: ReviewPolicy) -> bool:
-    if policy.per_role:
-        return _seats_filled(approving, policy.per_role) >= needed
-    return len(approving) >= needed
+    return _reached(approving, policy) >= needed
+
+
+def _reached(approving: Sequence[Answer], policy: ReviewPolicy) -> int:
+    """Return how many of the approvals needed are there."""
+    return _seats_filled(approving, policy.per_role) if policy.per_role else len(approving)
 
 
 def _still_possible(
@@ -168,8 +171,7 @@ def _still_possible(
         return True
     left = electorate - {answer.by.id for answer in counted}
     # Which roles those hold who have not answered, nobody knows yet: any.
-    reached = _seats_filled(approving, policy.per_role) if policy.per_role else len(approving)
-    return reached + len(left) >= needed
+    return _reached(approving, policy) + len(left) >= needed
 
 
 def _seats_filled(approving: Sequence[Answer], per_role: Mapping[str, int]) -> int:
