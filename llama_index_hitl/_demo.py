@@ -111,7 +111,7 @@ def start_demo(
         The handler of the running workflow.
     """
     about = topic or TOPICS[name]
-    options: dict[str, Any] = {"llm": llm, "reviewers": reviewer or ()}
+    options: dict[str, Any] = {"llm": llm, "reviewers": reviewer or (), "streaming": True}
     match name:
         case "document":
             document = DemoDocument(rewrite=rewrite, **options)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-import secrets
 import warnings
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from workflows import Context, Workflow
 from workflows.events import Event, HumanResponseEvent, StopEvent
 
 from llama_index_hitl._ledger import ClosedReview, Memory, OpenReview, remembered
 from llama_index_hitl._proposals import ProposalStore, describe, edited, proposal_in, subject_in
-from llama_index_hitl._upstream import run_id_of, steps_accepting, timeout_of
+from llama_index_hitl._requests import FEEDBACK_LIMIT, RequestMaker, again, shown
+from llama_index_hitl._upstream import steps_accepting, timeout_of
 from llama_index_hitl.clock import Clock, utc_now
 from llama_index_hitl.errors import (
     AlreadyAnswered,
@@ -23,8 +21,9 @@ from llama_index_hitl.errors import (
     AnswerRefused,
     FieldProblem,
     InvalidAnswer,
-    MissingApprovals,
+    RequestExpired,
     StaleRequest,
+    SubjectError,
     UnknownRequest,
 )
 from llama_index_hitl.events import (
@@ -51,30 +50,20 @@ from llama_index_hitl.lifecycle import (
 from llama_index_hitl.models import (
     Answer,
     Approve,
-    DecisionKind,
     Edit,
     Escalate,
-    Expire,
     Reject,
     RequestStatus,
     Respond,
     Reviewer,
-    ReviewPolicy,
     ReviewRecord,
     ReviewRequest,
-    RuleResult,
     RuleVerdict,
-    StageApproval,
 )
-from llama_index_hitl.rules import Rule, evaluate
+from llama_index_hitl.policies import tally
 
 if TYPE_CHECKING:
     from llama_index_hitl.gates import Review
-
-FEEDBACK_LIMIT = 20
-"""Pieces of feedback that a request carries along; older ones are in the records of their own."""
-
-_APPROVALS: TypeAdapter[tuple[StageApproval, ...]] = TypeAdapter(tuple[StageApproval, ...])
 
 
 INLINE_GATE = "ask"
@@ -97,6 +86,9 @@ class Gatekeeper:
         clock = gate.clock or own or utc_now
         self._now = clock()
 
+    def _requests(self) -> RequestMaker:
+        return RequestMaker(self._gate, self._workflow, self._ctx, self._now)
+
     async def handle(self, event: Event) -> Event | None:
         """Take one event and return what it leads to, if anything."""
         if type(event) is self._gate.event:
@@ -104,10 +96,10 @@ class Gatekeeper:
                 return await self._review(memory, event)
         if isinstance(event, ReviewResponseEvent):
             return await self._attempt(
-                event.request_id, event.answer.by.id, lambda m: self._answer(m, event.answer)
+                event, event.answer.by.id, lambda m: self._answer(m, event.answer)
             )
         if isinstance(event, ReviewDeadlineEvent):
-            return await self._attempt(event.request_id, None, lambda m: self._deadline(m, event))
+            return await self._attempt(event, None, lambda m: self._deadline(m, event))
         if isinstance(event, HumanResponseEvent):
             return await self._plain(event)
         return None
@@ -118,9 +110,9 @@ class Gatekeeper:
         """Ask about a new subject, or let the rules decide."""
         _warn_of_timeout(self._workflow)
         proposal, subject_field = proposal_in(event, self._gate.subject)
-        thread = self._thread_of(event)
-        older = self._older(memory, event, thread)
-        request = await self._request(event, proposal, subject_field, older)
+        thread = self._thread_of(proposal)
+        older = self._older(memory, proposal, thread)
+        request = await self._requests().about(event, proposal, subject_field, older)
         self._supersede(memory, thread, by=request)
         review = OpenReview(
             record=open_record(request),
@@ -129,8 +121,7 @@ class Gatekeeper:
             thread=thread,
         )
         if request.rule is None or request.rule.verdict is RuleVerdict.ASK:
-            memory.ledger = memory.ledger.with_open(review)
-            return ReviewRequestEvent(request=request)
+            return self._ask(memory, review)
         decision = (
             Approve(comment=request.rule.reason)
             if request.rule.verdict is RuleVerdict.APPROVE
@@ -139,21 +130,39 @@ class Gatekeeper:
         answer = self._answer_of_rule(request, f"rule:{request.rule.rule}", decision)
         return self._finish(memory, review, decide_without_person(review.record, answer))
 
+    def _ask(self, memory: Memory, review: OpenReview) -> Event:
+        """Open a request; where nobody is left who could decide, give it up instead of waiting."""
+        record = review.record
+        at_once = tally((), record.policy, self._now)
+        if at_once.status is RequestStatus.NO_QUORUM:
+            record = close(record, Command.GIVE_UP, at=self._now, reason=at_once.reason)
+            return self._finish(memory, review, record)
+        memory.ledger = memory.ledger.with_open(review)
+        return ReviewRequestEvent(request=record.request)
+
     def _answer_of_rule(self, request: ReviewRequest, name: str, decision: Any) -> Answer:
         by = Reviewer(id=name, kind="rule")
         return Answer.to(request, decision, by=by, at=self._now, channel="rule")
 
-    def _thread_of(self, event: Event) -> str:
+    def _thread_of(self, proposal: Event) -> str:
         key = self._gate.key
-        return "" if key is None else f"{key}={getattr(event, key)}"
+        if key is None:
+            return ""
+        try:
+            return f"{key}={getattr(proposal, key)}"
+        except AttributeError:
+            name = type(proposal).__name__
+            raise SubjectError(
+                f"{name} has no {key!r}, the key of gate {self._gate.name!r}."
+            ) from None
 
-    def _older(self, memory: Memory, event: Event, thread: str) -> ReviewRequest | None:
+    def _older(self, memory: Memory, proposal: Event, thread: str) -> ReviewRequest | None:
         """Find the request that the new subject is the next draft of, and take it off the list."""
         ledger = memory.ledger
-        revision_of = getattr(event, "revision_of", None)
+        revision_of = getattr(proposal, "revision_of", None)
         found: ReviewRequest | None = None
-        if revision_of is not None and revision_of in ledger.awaiting:
-            found = ledger.awaiting[revision_of]
+        if revision_of is not None:
+            found = ledger.awaiting.get(revision_of)
         elif thread:
             opened = [r.record.request for r in ledger.open.values() if r.thread == thread]
             found = opened[-1] if opened else ledger.threads.get(thread)
@@ -182,75 +191,6 @@ class Gatekeeper:
                 memory.ledger = memory.ledger.with_closed(record)
                 self._tell(record)
 
-    async def _request(
-        self,
-        event: Event,
-        proposal: Event,
-        subject_field: str | None,
-        older: ReviewRequest | None,
-    ) -> ReviewRequest:
-        gate, value = self._gate, subject_in(proposal, subject_field)
-        approvals = _approvals_of(event)
-        requester = await self._resolved(gate.requester, event)
-        title = await self._resolved(gate.title, event)
-        kinds = gate.allowed
-        return ReviewRequest(
-            request_id=_new_id(gate.name),
-            run_id=run_id_of(self._ctx),
-            workflow=self._workflow.workflow_name,
-            gate=gate.name,
-            stage=gate.stage or gate.name,
-            title=title or f"{gate.name.replace('_', ' ').capitalize()}: {type(value).__name__}",
-            body=await self._resolved(gate.body, event),
-            subject=describe(value),
-            evidence=tuple(await self._resolved(gate.evidence, event)),
-            previous=None if older is None else older.subject,
-            feedback=() if older is None else older.feedback[-FEEDBACK_LIMIT:],
-            allowed=kinds,
-            response_schema=None if gate.response is None else gate.response.model_json_schema(),
-            policy=await self._policy(event, requester, approvals),
-            escalate_to=_entries(gate.escalate_to) if DecisionKind.ESCALATE in kinds else (),
-            on_deadline=gate.on_deadline,
-            requester=requester,
-            created_at=self._now,
-            revision=_revision_of(event, older),
-            sent_back=0 if older is None else older.sent_back,
-            max_revisions=await self._resolved(gate.max_revisions, event),
-            supersedes=None if older is None else older.request_id,
-            rule=await self._rule_result(event, value),
-            approvals=approvals,
-            priority=await self._resolved(gate.priority, event),
-            tags=_entries(await self._resolved(gate.tags, event)),
-        )
-
-    async def _policy(
-        self, event: Event, requester: str | None, approvals: Sequence[StageApproval]
-    ) -> ReviewPolicy:
-        gate = self._gate
-        deadline = await self._resolved(gate.deadline, event)
-        barred = _barred_by_stages(gate.name, _entries(gate.distinct_from), approvals)
-        if gate.bar_requester and requester is not None:
-            barred[requester] = "whoever requests it cannot approve it"
-        return ReviewPolicy(
-            reviewers=_entries(await self._resolved(gate.reviewers, event)),
-            approvals=1 if isinstance(gate.quorum, dict) else gate.quorum,
-            per_role=gate.quorum if isinstance(gate.quorum, dict) else {},
-            rejections=gate.rejections,
-            veto_roles=_entries(gate.veto_roles),
-            barred=barred,
-            second_person_for_edit=gate.second_person_for_edit,
-            deadline=None if deadline is None else self._now + deadline,
-        )
-
-    async def _rule_result(self, event: Event, value: Any) -> RuleResult | None:
-        when = self._gate.when
-        rule = when if isinstance(when, Rule) else await self._resolved(when, event)
-        return None if rule is None else evaluate(rule, value)
-
-    async def _resolved(self, option: Any, event: Event) -> Any:
-        value = option(self._workflow, event) if callable(option) else option
-        return await value if inspect.isawaitable(value) else value
-
     # ----------------------------------------------------------------- an answer arrives
 
     async def _plain(self, event: HumanResponseEvent) -> Event | None:
@@ -264,48 +204,50 @@ class Gatekeeper:
             raw = getattr(event, "response", "")
             if not isinstance(raw, str | dict):
                 raw = str(raw)
-            answer = parse_answer(
-                review.record.request, raw, by=reviewer, at=self._now, channel="plain"
-            )
+            try:
+                answer = parse_answer(
+                    review.record.request, raw, by=reviewer, at=self._now, channel="plain"
+                )
+            except RecursionError:
+                problem = FieldProblem("", "this is nested too deeply")
+                raise InvalidAnswer(request_id, [problem]) from None
             return self._answer(memory, answer)
 
         if request_id is None and _taken_by_others(self._workflow, self._gate):
             return None
-        return await self._attempt(request_id, str(by), parse)
+        return await self._attempt(event, str(by), parse)
 
     async def _attempt(
-        self, request_id: Any, by: str | None, act: Callable[[Memory], Event | None]
+        self, event: Event, by: str | None, act: Callable[[Memory], Event | None]
     ) -> Event | None:
         """Do something with an answer; a refusal is told on the stream and changes nothing."""
-        if not self._is_mine(request_id):
+        if not self._is_mine(event):
             return None
         async with remembered(self._ctx) as memory:
             try:
                 return act(memory)
             except AnswerRefused as error:
-                self._ctx.write_event_to_stream(
-                    ReviewRefusedEvent(
-                        request_id=error.request_id,
-                        code=error.code,
-                        reason=str(error),
-                        problems=error.problems,
-                        by=by,
-                    )
-                )
+                self._tell_refusal(error, by)
                 return None
 
-    def _is_mine(self, request_id: Any) -> bool:
+    def _is_mine(self, event: Event) -> bool:
         """Tell whether to speak for an id: it is this gate's, or no gate's and this is first."""
-        name = str(request_id).rpartition("-")[0]
-        if name == self._gate.name:
-            return True
-        gates = self._gate.siblings(self._workflow)
-        return name not in (*gates, INLINE_GATE) and self._gate.name == next(iter(gates))
+        name = str(getattr(event, "request_id", None)).rpartition("-")[0]
+        siblings = self._gate.siblings(self._workflow)
+        gates = [n for n, gate in siblings.items() if type(event) in gate.accepts]
+        if name in gates:
+            return name == self._gate.name
+        # A question that is asked inline takes its answers itself, but no plain events.
+        answered_inline = name == INLINE_GATE and isinstance(event, ReviewResponseEvent)
+        return not answered_inline and gates[:1] == [self._gate.name]
 
     def _open_review(self, memory: Memory, request_id: Any) -> OpenReview:
         if not isinstance(request_id, str):
             problem = FieldProblem("request_id", "say which request this answers")
             raise InvalidAnswer(None, [problem])
+        if request_id.startswith(f"{INLINE_GATE}-"):
+            problem = FieldProblem("", "an inline question takes a ReviewResponseEvent only")
+            raise InvalidAnswer(request_id, [problem])
         if (review := memory.ledger.open.get(request_id)) is not None:
             return review
         closed = memory.ledger.closed_review(request_id)
@@ -321,7 +263,13 @@ class Gatekeeper:
         before = review.record
         check_decision(before.request, answer.decision)
         proposal = self._effective(review, answer)
-        record = take_answer(before, answer)
+        try:
+            record = take_answer(before, answer)
+        except RequestExpired as error:
+            if self._now < error.deadline:
+                raise  # only by the time that the sender claims it to be
+            self._tell_refusal(error, answer.by.id)
+            return self._at_deadline(memory, review)
         if record is before:
             return None
         if record.status is RequestStatus.OPEN:
@@ -346,10 +294,15 @@ class Gatekeeper:
 
     def _deadline(self, memory: Memory, event: ReviewDeadlineEvent) -> Event | None:
         review = self._open_review(memory, event.request_id)
-        record, deadline = review.record, review.record.policy.deadline
+        deadline = review.record.policy.deadline
         if deadline is None or event.at < deadline:
             raise StaleRequest(event.request_id, reason="its deadline has not passed")
         self._now = max(self._now, event.at)
+        return self._at_deadline(memory, review)
+
+    def _at_deadline(self, memory: Memory, review: OpenReview) -> Event | None:
+        """Do what the request says about its deadline."""
+        record = review.record
         match record.request.on_deadline:
             case Escalate() as action if record.request.level == 0:
                 answer = self._answer_of_rule(record.request, "rule:deadline", action)
@@ -358,7 +311,7 @@ class Gatekeeper:
                 answer = self._answer_of_rule(record.request, "rule:deadline", action)
                 return self._finish(memory, review, decide_without_person(record, answer))
             case _:
-                reason = f"The deadline {deadline.isoformat()} passed without a decision."
+                reason = "The deadline passed without a decision."
                 expired = close(record, Command.EXPIRE, at=self._now, reason=reason)
                 return self._finish(memory, review, expired)
 
@@ -376,28 +329,28 @@ class Gatekeeper:
         proposal = proposal if proposal is not None else self._proposals.load(review.proposal)
         follow_up: ReviewRequest | None = None
         if record.status is RequestStatus.ESCALATED:
-            follow_up = self._escalated(record)
+            follow_up = self._requests().escalated(record)
         elif record.status is RequestStatus.EDITED:
-            follow_up = self._asked_anew(
-                record, describe(subject_in(proposal, review.subject_field))
-            )
+            subject = describe(subject_in(proposal, review.subject_field))
+            follow_up = self._requests().edited(record, subject)
         if follow_up is not None:
             record = record.model_copy(update={"superseded_by": follow_up.request_id})
         memory.ledger = memory.ledger.with_closed(record)
         self._tell(record)
         if follow_up is not None:
-            again = review.model_copy(
+            next_review = review.model_copy(
                 update={
                     "record": open_record(follow_up),
+                    "earlier": (*review.earlier, record),
                     "proposal": self._proposals.dump(proposal),
                 }
             )
-            memory.ledger = memory.ledger.with_open(again)
-            return ReviewRequestEvent(request=follow_up)
+            return self._ask(memory, next_review)
         content = {
             "record": record,
             "proposal": proposal,
             "subject_field": review.subject_field,
+            "earlier": review.earlier,
         }
         if record.status is RequestStatus.REVISED and not _exhausted(request):
             self._await_revision(memory, record, review.thread)
@@ -425,7 +378,7 @@ class Gatekeeper:
     def _await_revision(self, memory: Memory, record: ReviewRecord, thread: str) -> None:
         request = record.request
         feedback = (*request.feedback, *feedback_in(record))[-FEEDBACK_LIMIT:]
-        waiting = _again(request, feedback=feedback, previous=None, sent_back=request.sent_back + 1)
+        waiting = again(request, feedback=feedback, previous=None, sent_back=request.sent_back + 1)
         memory.ledger = memory.ledger.model_copy(
             update={"awaiting": {**memory.ledger.awaiting, request.request_id: waiting}}
         )
@@ -435,56 +388,15 @@ class Gatekeeper:
         if thread:
             memory.ledger = memory.ledger.with_thread(thread, request)
 
-    def _escalated(self, record: ReviewRecord) -> ReviewRequest:
-        request, decision = record.request, record.answers[-1].decision
-        to = decision.to if isinstance(decision, Escalate) else ()
-        policy = record.policy.model_copy(
-            update={
-                "reviewers": to or request.escalate_to,
-                "approvals": 1,
-                "per_role": {},
-                "deadline": self._renewed(request),
-            }
-        )
-        allowed = tuple(kind for kind in request.allowed if kind is not DecisionKind.ESCALATE)
-        return self._follow_up(
-            request,
-            policy=policy,
-            level=request.level + 1,
-            allowed=allowed,
-            on_deadline=_once(request),
-        )
-
-    def _asked_anew(self, record: ReviewRecord, subject: Any) -> ReviewRequest:
-        """Ask about an edited subject: every vote was for something else, so all begin anew."""
-        request, editor = record.request, record.answers[-1].by.id
-        barred = dict(record.policy.barred)
-        if record.policy.second_person_for_edit:
-            barred[editor] = "whoever edited it cannot approve it"
-        policy = record.policy.model_copy(
-            update={"barred": barred, "deadline": self._renewed(request)}
-        )
-        return self._follow_up(
-            request,
-            policy=policy,
-            subject=subject,
-            previous=request.subject,
-            revision=request.revision + 1,
-        )
-
-    def _renewed(self, request: ReviewRequest) -> datetime | None:
-        """Give the follow-up as much time as the request had."""
-        if request.deadline is None:
-            return None
-        return self._now + (request.deadline - request.created_at)
-
-    def _follow_up(self, request: ReviewRequest, **changes: Any) -> ReviewRequest:
-        return _again(
-            request,
-            request_id=_new_id(self._gate.name),
-            supersedes=request.request_id,
-            created_at=self._now,
-            **changes,
+    def _tell_refusal(self, error: AnswerRefused, by: str | None) -> None:
+        self._ctx.write_event_to_stream(
+            ReviewRefusedEvent(
+                request_id=shown(error.request_id),
+                code=error.code,
+                reason=str(error),
+                problems=error.problems,
+                by=shown(by),
+            )
         )
 
     def _tell(self, record: ReviewRecord) -> None:
@@ -494,35 +406,8 @@ class Gatekeeper:
 # --------------------------------------------------------------------------- helpers
 
 
-def _new_id(gate: str) -> str:
-    """Return a new request id; its first part says which gate it belongs to."""
-    return f"{gate}-{secrets.token_hex(8)}"
-
-
-def _entries(value: Sequence[str] | str) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _again(request: ReviewRequest, **changes: Any) -> ReviewRequest:
-    """Return a request with some values changed and its digest computed anew."""
-    values = {name: getattr(request, name) for name in ReviewRequest.model_fields}
-    return ReviewRequest(**{**values, "digest": "", **changes})
-
-
-def _once(request: ReviewRequest) -> Any:
-    """After one escalation a second missed deadline expires."""
-    return Expire() if isinstance(request.on_deadline, Escalate) else request.on_deadline
-
-
 def _exhausted(request: ReviewRequest) -> bool:
     return request.max_revisions is not None and request.sent_back >= request.max_revisions
-
-
-def _revision_of(event: Event, older: ReviewRequest | None) -> int:
-    """Number the draft: one more than the draft before, and what an earlier stage called it."""
-    before = 0 if older is None else older.revision
-    earlier_stage = event.revision if isinstance(event, ReviewOutcomeEvent) else 0
-    return max(before + 1, earlier_stage)
 
 
 def _or_stop(
@@ -531,25 +416,6 @@ def _or_stop(
     content: dict[str, Any],
 ) -> Event:
     return kind(**content) if kind is not None else StopEvent(result=default(**content))
-
-
-def _approvals_of(event: Event) -> tuple[StageApproval, ...]:
-    """Read who let earlier stages pass; an event of the user's own may carry it along."""
-    return _APPROVALS.validate_python(getattr(event, "approvals", ()))
-
-
-def _barred_by_stages(
-    gate: str, stages: Sequence[str], approvals: Sequence[StageApproval]
-) -> dict[str, str]:
-    missing = [stage for stage in stages if stage not in {a.stage for a in approvals}]
-    if missing:
-        raise MissingApprovals(gate, missing)
-    return {
-        person: f"approved the earlier stage {approval.stage!r}"
-        for approval in approvals
-        if approval.stage in stages
-        for person in approval.approvers
-    }
 
 
 def _refusal_of_closed(closed: ClosedReview) -> AnswerRefused:

@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, Field
 from workflows import Context
 from workflows.events import InputRequiredEvent
 
+from llama_index_hitl._upstream import execution_of_step, has_collected
 from llama_index_hitl.models import (
     Answer,
     Identifier,
@@ -38,12 +39,14 @@ class OpenReview(Value):
         proposal: The event under review, as upstream's serializer writes it.
         subject_field: The field of it that is the subject; None: the event itself.
         thread: What the drafts of one thing under review have in common.
+        earlier: The requests that this one took the place of by an edit or an escalation, in order.
     """
 
     record: ReviewRecord
     proposal: JsonObject
     subject_field: str | None = None
     thread: str = ""
+    earlier: tuple[ReviewRecord, ...] = ()
 
 
 class ClosedReview(Value):
@@ -157,3 +160,22 @@ def remembered_once(ctx: Context[Any], key: str, value: JsonObject) -> JsonObjec
         return value
     kept: JsonObject = found[0]["memory"]
     return kept
+
+
+def remembered_from_now_on(ctx: Context[Any], key: str, value: JsonObject) -> None:
+    """Keep a value for the calls of the step that repeat this one, until the step completes.
+
+    Args:
+        ctx: Context of the step.
+        key: Must tell this call of the step from all its other calls, and have nothing yet.
+        value: What to keep.
+    """
+    ctx.collect_events(_EVENT(memory=value), [_EVENT, _EVENT], buffer_id=f"{_BUFFER}:{key}")
+    ctx.collect_events(_EVENT(), [_EVENT], buffer_id=f"{_BUFFER}:{key}")
+
+
+def recalled(ctx: Context[Any], key: str) -> JsonObject | None:
+    """Return what an earlier call of the step has kept under a key; None: nothing."""
+    if not has_collected(execution_of_step(), f"{_BUFFER}:{key}"):
+        return None
+    return remembered_once(ctx, key, {})

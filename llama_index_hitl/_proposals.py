@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 from workflows import Workflow
 from workflows.context.serializers import JsonSerializer
 from workflows.events import Event
@@ -16,6 +17,9 @@ from llama_index_hitl.errors import FieldProblem, InvalidAnswer, SubjectError
 from llama_index_hitl.events import ReviewOutcomeEvent
 from llama_index_hitl.forms import problems_of
 from llama_index_hitl.models import JsonObject, Subject
+
+_FOR_THE_GATE = ("approvals", "revision_of")
+"""Undeclared fields that an event carries for the next gate; they are no part of a subject."""
 
 
 def proposal_in(event: Event, subject_field: str | None) -> tuple[Event, str | None]:
@@ -67,12 +71,24 @@ def data_of(value: BaseModel) -> JsonObject:
     try:
         dumped = value.model_dump(mode="json", warnings="error")
     except PydanticSerializationError as error:
+        fields = ", ".join(_not_json(value)) or "a field"
         raise SubjectError(
-            f"{type(value).__name__} holds a value that JSON cannot carry: {error}"
+            f"{type(value).__name__} holds a value in {fields} that JSON cannot carry: {error}"
         ) from error
     if isinstance(value, Event):
-        dumped.update(dumped.pop("_data", {}))
+        undeclared = dumped.pop("_data", {})
+        dumped.update({k: v for k, v in undeclared.items() if k not in _FOR_THE_GATE})
     return cast("JsonObject", dumped)
+
+
+def _not_json(value: BaseModel) -> Iterator[str]:
+    """Yield the names of the fields that have no JSON form."""
+    loose = dict(value.items()) if isinstance(value, Event) else {}
+    for name, item in {**vars(value), **loose}.items():
+        try:
+            to_jsonable_python(item)
+        except PydanticSerializationError:
+            yield name
 
 
 def built(model: type[BaseModel], data: JsonObject) -> BaseModel:
@@ -92,6 +108,39 @@ def _schema_of(model: type[BaseModel]) -> JsonObject:
         raise SubjectError(f"{model.__name__} has no JSON schema: {error}") from error
 
 
+def rebuilt(before: BaseModel, request_id: str, data: JsonObject) -> BaseModel:
+    """Return a subject with other values, validated by its own model.
+
+    Raises:
+        InvalidAnswer: The values do not fit the model, or would not be kept as they were given.
+    """
+    try:
+        after = built(type(before), data)
+        kept = describe(after).data
+    except ValidationError as error:
+        raise InvalidAnswer(request_id, problems_of(error, prefix="subject")) from None
+    except SubjectError as error:
+        raise InvalidAnswer(request_id, [FieldProblem("subject", str(error))]) from None
+    if dropped := list(_dropped(data, kept, "subject")):
+        raise InvalidAnswer(
+            request_id, [FieldProblem(p, "there is no such field") for p in dropped]
+        )
+    return after
+
+
+def _dropped(given: Any, kept: Any, path: str) -> Iterator[str]:
+    """Yield the fields, at any depth, that a model has passed over: most do so without a word."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        for name, value in given.items():
+            if name in kept:
+                yield from _dropped(value, kept[name], f"{path}.{name}")
+            else:
+                yield f"{path}.{name}"
+    elif isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        for index, pair in enumerate(zip(given, kept, strict=True)):
+            yield from _dropped(*pair, f"{path}.{index}")
+
+
 def edited(proposal: Event, subject_field: str | None, request_id: str, data: JsonObject) -> Event:
     """Return a proposal with other values in its subject, validated by the subject's own model.
 
@@ -108,10 +157,7 @@ def edited(proposal: Event, subject_field: str | None, request_id: str, data: Js
     ]
     if problems:
         raise InvalidAnswer(request_id, problems)
-    try:
-        after = built(model, data)
-    except ValidationError as error:
-        raise InvalidAnswer(request_id, problems_of(error, prefix="subject")) from None
+    after = rebuilt(before, request_id, data)
     if subject_field is None:
         return cast("Event", after)
     changed = proposal.model_copy()

@@ -12,14 +12,16 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 from workflows import Context, Workflow
 from workflows.context.serializers import _register_framework_types
 from workflows.events import Event
-from workflows.runtime.types.plugin import _current_run
+from workflows.runtime.types.plugin import SnapshottableAdapter, _current_run
 from workflows.runtime.types.results import (
     AddWaiter,
+    DeleteWaiter,
     StepWorkerContext,
     StepWorkerFailed,
     StepWorkerStateContextVar,
     WaitingForEvent,
 )
+from workflows.runtime.types.ticks import TickAddEvent
 
 T = TypeVar("T")
 
@@ -71,6 +73,41 @@ def may_be_repeated(execution: Execution) -> bool:
     """Tell whether a call of a step has ended in a way that makes upstream call it again."""
     ends = execution.returns.return_values
     return any(isinstance(end, AddWaiter | StepWorkerFailed) for end in ends)
+
+
+def has_collected(execution: Execution, buffer_id: str) -> bool:
+    """Tell whether a call of a step began with something in a collect buffer."""
+    return bool(execution.state.collected_events.get(buffer_id))
+
+
+def event_for_waiter(execution: Execution, waiter_id: str) -> Event | None:
+    """Return the event that last woke a waiter, as a call of its step sees it; None: none has."""
+    waiters = execution.state.collected_waiters
+    return next((w.resolved_event for w in waiters if w.waiter_id == waiter_id), None)
+
+
+def forget_waiter(execution: Execution, waiter_id: str) -> None:
+    """Let a waiter go when this call of its step completes."""
+    execution.returns.return_values.append(DeleteWaiter(waiter_id=waiter_id))
+
+
+def events_received(ctx: Context[Any], start: int) -> tuple[list[Event], int]:
+    """Return the events that the run has received in this process, in order.
+
+    A waiter holds the last event that woke it only, and loses that when it is put back. The log of
+    the session has them all; a runtime that keeps none has nothing to return.
+
+    Args:
+        ctx: Context of a step.
+        start: Where to begin: 0, or the position that the last call returned.
+
+    Returns:
+        The events, and the position behind the last one.
+    """
+    adapter = ctx._require_internal(fn="events_received")._internal_adapter
+    ticks = adapter.replay() if isinstance(adapter, SnapshottableAdapter) else []
+    events = [tick.event for tick in ticks[start:] if isinstance(tick, TickAddEvent)]
+    return events, len(ticks)
 
 
 def state_of_run(create: Callable[[], T]) -> T:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from llama_index_hitl._demo import Rewrite, openai_model, scripted_model, start_demo
-from llama_index_hitl.console import edit_text, review_in_console
+from llama_index_hitl.console import EditorFailed, edit_text, review_in_console
 from llama_index_hitl.errors import HitlError, Unanswered
 from llama_index_hitl.prebuilt import DraftResult, ReportResult, ResultStatus, ReviewResult
 from llama_index_hitl.prebuilt._base import DEFAULT_MODEL
@@ -161,6 +161,10 @@ def _explained(error: Exception) -> str:
             return f"{base} refuses more requests for now: {error}."
         case openai.APIStatusError():
             return f"{base} answered with an error ({error.status_code}): {error}."
+        case _ if os.environ.get("OPENAI_API_KEY"):
+            # What the client makes of a body that is no completion depends on its version.
+            line = str(error).splitlines()[0] if str(error) else ""
+            return f"What {base} answered could not be used ({type(error).__name__}: {line})."
         case _:
             return f"The run failed: {type(error).__name__}: {error}"
 
@@ -203,7 +207,11 @@ def _text_of(result: ReviewResult) -> str:
 async def _rewrite_by_hand(text: str, feedback: str, suffix: str) -> str:
     """Let the user make the next draft in an editor; leaving it as it is keeps the old one."""
     typer.echo(f"Revise by hand: {feedback}")
-    edited = await asyncio.to_thread(edit_text, text, suffix)
+    try:
+        edited = await asyncio.to_thread(edit_text, text, suffix)
+    except EditorFailed as error:
+        typer.echo(f"{error} The text stays as it was.")
+        return text
     return text if edited is None else edited
 
 

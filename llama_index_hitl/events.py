@@ -165,11 +165,13 @@ class ReviewOutcomeEvent(Event):
         record: The request, every answer to it, and the outcome.
         proposal: The event that was reviewed, with the effective subject: an edit is in it.
         subject_field: The field of `proposal` that is the subject; None: it is the subject itself.
+        earlier: The requests that this one took the place of by an edit or an escalation, in order.
     """
 
     record: ReviewRecord
     proposal: SerializableEvent
     subject_field: str | None = None
+    earlier: tuple[ReviewRecord, ...] = ()
 
     @property
     def subject(self) -> Any:
@@ -231,16 +233,20 @@ class Approved(ReviewOutcomeEvent):
     @property
     def proposed(self) -> dict[str, Any]:
         """The subject as it was proposed, as JSON."""
-        subject = self.record.request.subject
+        subject = (*self.earlier, self.record)[0].request.subject
         return dict(subject.data) if subject is not None else {}
 
     @property
     def edited(self) -> dict[str, Any] | None:
         """The subject as somebody edited it, as JSON; None: nobody did."""
-        for answer in reversed(self.answers):
-            if isinstance(answer.decision, Edit):
-                return dict(answer.decision.subject)
-        return None
+        edits = [*self._earlier_edits, *(a for a in self.answers if isinstance(a.decision, Edit))]
+        decision = edits[-1].decision if edits else None
+        return dict(decision.subject) if isinstance(decision, Edit) else None
+
+    @property
+    def _earlier_edits(self) -> tuple[Answer, ...]:
+        answers = (answer for record in self.earlier for answer in record.answers)
+        return tuple(a for a in answers if isinstance(a.decision, Edit))
 
     @property
     def approvals(self) -> tuple[StageApproval, ...]:
@@ -249,7 +255,8 @@ class Approved(ReviewOutcomeEvent):
         mine = StageApproval(
             stage=request.stage or request.gate,
             request_id=request.request_id,
-            answers=self.answers,
+            # Whoever edited it has had a hand in it, also where somebody else approved the edit.
+            answers=(*self._earlier_edits, *self.answers),
         )
         return (*request.approvals, mine)
 

@@ -16,7 +16,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from workflows import Context, Workflow, step
 from workflows.events import Event, HumanResponseEvent, StopEvent
 
@@ -36,6 +36,7 @@ from llama_index_hitl.events import (
     Revision,
     RevisionsExhausted,
 )
+from llama_index_hitl.forms import problems_of
 from llama_index_hitl.models import (
     DeadlineAction,
     DecisionKind,
@@ -43,6 +44,7 @@ from llama_index_hitl.models import (
     Evidence,
     Expire,
     Priority,
+    ReviewPolicy,
 )
 from llama_index_hitl.rules import Rule
 
@@ -175,9 +177,12 @@ class Review:
             raise GateError(
                 f"{self.event.__name__} has no field {self.subject!r} (its fields: {fields})."
             )
+        if self.bar_requester and self.requester is None:
+            raise GateError("bar_requester= needs requester=, whose run this is.")
         if self.max_revisions is not None and self.revise is None:
             raise GateError("max_revisions= needs revise=, the event that asks for a new draft.")
         self._check_decisions()
+        self._check_policy()
 
     def _check_decisions(self) -> None:
         kinds = self.allowed
@@ -191,6 +196,25 @@ class Review:
             raise GateError("on_deadline=Escalate(...) needs somebody to escalate to.")
         if not kinds:
             raise GateError("A gate must allow at least one decision.")
+
+    def _check_policy(self) -> None:
+        """Refuse what can never be reached, as far as it is known before anything is asked."""
+        by_role = self.quorum if isinstance(self.quorum, dict) else {}
+        reviewers = (self.reviewers,) if isinstance(self.reviewers, str) else self.reviewers
+        votes = {"approvals": self.quorum, "per_role": by_role, "rejections": self.rejections}
+        if by_role or (callable(reviewers) and self.quorum == "all"):
+            votes["approvals"] = 1
+        try:
+            ReviewPolicy.model_validate(
+                {**votes, "reviewers": () if callable(reviewers) else tuple(reviewers)}
+            )
+        except ValidationError as error:
+            said = "; ".join(str(problem) for problem in problems_of(error))
+            raise GateError(f"Such votes cannot be: {said}.") from None
+        if isinstance(self.deadline, timedelta) and self.deadline <= timedelta(0):
+            raise GateError("deadline= must be longer than no time at all.")
+        if isinstance(self.max_revisions, int) and self.max_revisions < 0:
+            raise GateError("max_revisions= cannot be less than 0.")
 
     @property
     def allowed(self) -> tuple[DecisionKind, ...]:
@@ -252,11 +276,18 @@ class Review:
         setattr(owner, self.step_name, self._make_step(owner))
 
     @property
+    def accepts(self) -> tuple[type[Event], ...]:
+        """The events that this gate takes."""
+        due = (ReviewDeadlineEvent,) if self.deadline is not None else ()
+        return (self.event, ReviewResponseEvent, HumanResponseEvent, *due)
+
+    @property
     def outcome_types(self) -> tuple[type[ReviewOutcomeEvent], ...]:
         """The outcome events that this gate can emit, where they do not end the run."""
         kinds = self.allowed
         possible: dict[type[ReviewOutcomeEvent] | None, bool] = {
-            self.approved: DecisionKind.APPROVE in kinds or DecisionKind.EDIT in kinds,
+            self.approved: not {DecisionKind.APPROVE, DecisionKind.EDIT}.isdisjoint(kinds)
+            or self.when is not None,
             self.rejected: True,
             self.revise: DecisionKind.REVISE in kinds,
             self.responded: DecisionKind.RESPOND in kinds,
@@ -282,9 +313,6 @@ class Review:
         async def gate_step(self, ctx, ev):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
             return await Gatekeeper(gate, self, ctx).handle(ev)
 
-        accepts = [self.event, ReviewResponseEvent, HumanResponseEvent]
-        if self.deadline is not None:
-            accepts.append(ReviewDeadlineEvent)
         returns = [ReviewRequestEvent, *self.outcome_types, *([StopEvent] if self.ends_run else [])]
         gate_step.__name__ = self.step_name
         gate_step.__qualname__ = f"{owner.__qualname__}.{self.step_name}"
@@ -292,7 +320,7 @@ class Review:
         gate_step.__doc__ = f"Gate {self.name!r}: asks people about {self.event.__name__}."
         gate_step.__annotations__ = {
             "ctx": Context,
-            "ev": reduce(or_, accepts),
+            "ev": reduce(or_, self.accepts),
             "return": reduce(or_, [*returns, None]),
         }
         # One worker: answers are taken one after the other, and each sees the one before.

@@ -49,6 +49,8 @@ class Command(StrEnum):
     WITHDRAW = "withdraw"
 
 
+_NO_RULE_FROM_OUTSIDE = "a rule decides before anybody is asked, and cannot answer from outside"
+
 _FINAL: Mapping[Command, RequestStatus] = MappingProxyType({})
 
 TRANSITIONS: Mapping[RequestStatus, Mapping[Command, RequestStatus]] = MappingProxyType(
@@ -140,8 +142,7 @@ def take_answer(record: ReviewRecord, answer: Answer) -> ReviewRecord:
     if answer.request_id != request.request_id:
         raise UnknownRequest(answer.request_id)
     if answer.by.kind == "rule":
-        reason = "a rule decides before anybody is asked, and cannot answer from outside"
-        raise NotAllowed(request.request_id, by=answer.by.id, reason=reason)
+        raise NotAllowed(request.request_id, by=answer.by.id, reason=_NO_RULE_FROM_OUTSIDE)
     if any(answer.same_as(taken) for taken in record.answers):
         return record
     if answer.digest != request.digest:

@@ -10,7 +10,7 @@ after: what stands before `ask` runs again, what stands after it runs once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,14 @@ from pydantic import BaseModel, ValidationError
 from workflows import Context
 from workflows.events import CollectionReleaseEvent
 
-from llama_index_hitl._ledger import remembered_once
-from llama_index_hitl._proposals import built, describe
+from llama_index_hitl._ledger import recalled, remembered_from_now_on, remembered_once
+from llama_index_hitl._proposals import describe, rebuilt
 from llama_index_hitl._upstream import (
     Execution,
+    event_for_waiter,
+    events_received,
     execution_of_step,
+    forget_waiter,
     keep_waiting,
     may_be_repeated,
     resolve_from_every_snapshot,
@@ -54,6 +57,7 @@ from llama_index_hitl.models import (
     ReviewRequest,
     digest_of,
 )
+from llama_index_hitl.policies import tally
 
 resolve_from_every_snapshot(ReviewRequestEvent, ReviewResponseEvent, ReviewUpdatedEvent)
 
@@ -171,34 +175,60 @@ async def ask(
         What came of it.
 
     Raises:
-        QuestionError: The question cannot be asked inline, or the step asked something else when
-            it ran before.
+        QuestionError: The question cannot be asked inline, nobody may answer it, or the step asked
+            something else when it ran before.
         SubjectError: The subject does not survive being written as JSON.
     """
     execution = execution_of_step()
     session = state_of_run(_Session)
+    session.listen(ctx)
     place = session.place_of(execution, key)
+    taken = recalled(ctx, f"{place}:answer")
+    if session.passed_elsewhere(place, execution, again=taken is not None):
+        _refuse_late(ctx, session, session.passed[place].record)
+        await _stand_aside(ctx, place)
     request = _request(ctx, question, place, clock)
-    if session.passed_elsewhere(place, execution):
-        await _stand_aside(ctx, request.request_id)
-    waiter_id, requirements = request.request_id, {"request_id": request.request_id}
-    event = await ctx.wait_for_event(
+    if taken is not None:
+        # An earlier call of this step was given the answer, and then waited again or failed.
+        resolution = _resolve(question, request, Answer.model_validate(taken))
+    else:
+        resolution = await _first_valid(ctx, question, request, session, execution)
+        remembered_from_now_on(ctx, f"{place}:answer", resolution.answer.model_dump(mode="json"))
+        ctx.write_event_to_stream(ReviewUpdatedEvent(record=resolution.record))
+    forget_waiter(execution, request.request_id)
+    session.passed[place] = _Passed(execution, resolution.record)
+    _refuse_late(ctx, session, resolution.record)
+    return resolution
+
+
+async def _first_valid(
+    ctx: Context[Any],
+    question: Question,
+    request: ReviewRequest,
+    session: _Session,
+    execution: Execution,
+) -> Resolution:
+    """Return what the first valid answer comes to; without one, wait."""
+    request_id = request.request_id
+    requirements = {"request_id": request_id}
+    woken_by = event_for_waiter(execution, request_id)
+    if isinstance(woken_by, ReviewResponseEvent):
+        session.add(woken_by.answer)
+    for answer in session.unheard(request_id):
+        try:
+            return _resolve(question, request, answer)
+        except AnswerRefused as error:
+            _refuse(ctx, error, answer)
+    if woken_by is not None:
+        keep_waiting(ReviewResponseEvent, request_id, requirements)
+    await ctx.wait_for_event(
         ReviewResponseEvent,
         waiter_event=ReviewRequestEvent(request=request),
-        waiter_id=waiter_id,
+        waiter_id=request_id,
         requirements=requirements,
         timeout=None,
     )
-    try:
-        resolution = _resolve(question, request, event.answer)
-    except AnswerRefused as error:
-        _refuse(ctx, error, event.answer)
-        keep_waiting(ReviewResponseEvent, waiter_id, requirements)
-    if session.passed_elsewhere(place, execution):
-        await _stand_aside(ctx, request.request_id)
-    session.passed[place] = execution
-    ctx.write_event_to_stream(ReviewUpdatedEvent(record=resolution.record))
-    return resolution
+    raise AssertionError("a waiter that nothing has woken must wait")
 
 
 def _request(ctx: Context[Any], question: Question, place: str, clock: Clock) -> ReviewRequest:
@@ -222,6 +252,8 @@ def _request(ctx: Context[Any], question: Question, place: str, clock: Clock) ->
         "priority": question.priority,
         "tags": tuple(question.tags),
     }
+    if tally((), content["policy"], clock()).status is RequestStatus.NO_QUORUM:
+        raise QuestionError(f"Nobody is left who may answer {question.title!r}: all are barred.")
     fresh = ReviewRequest(request_id=f"ask-{secrets.token_hex(8)}", created_at=clock(), **content)
     kept = remembered_once(ctx, place, fresh.model_dump(mode="json"))
     request = ReviewRequest.model_validate(kept)
@@ -244,12 +276,11 @@ def _resolve(question: Question, request: ReviewRequest, answer: Answer) -> Reso
     subject, response = question.subject, None
     try:
         if isinstance(answer.decision, Edit) and subject is not None:
-            subject = built(type(subject), answer.decision.subject)
+            subject = rebuilt(subject, request.request_id, answer.decision.subject)
         if isinstance(answer.decision, Respond) and question.response is not None:
             response = question.response.model_validate(answer.decision.response)
     except ValidationError as error:
-        prefix = "subject" if isinstance(answer.decision, Edit) else "response"
-        raise InvalidAnswer(request.request_id, problems_of(error, prefix=prefix)) from None
+        raise InvalidAnswer(request.request_id, problems_of(error, prefix="response")) from None
     return Resolution(take_answer(open_record(request), answer), subject, response)
 
 
@@ -265,26 +296,66 @@ def _refuse(ctx: Context[Any], error: AnswerRefused, answer: Answer) -> None:
     )
 
 
-async def _stand_aside(ctx: Context[Any], request_id: str) -> None:
+def _refuse_late(ctx: Context[Any], session: _Session, record: ReviewRecord) -> None:
+    """Refuse what came after the answer that was taken, except for that same answer."""
+    for answer in session.unheard(record.request.request_id):
+        try:
+            take_answer(record, answer)
+        except AnswerRefused as error:
+            _refuse(ctx, error, answer)
+
+
+async def _stand_aside(ctx: Context[Any], place: str) -> None:
     """End a call of the step that a second copy of the answer began; never returns.
 
     Upstream calls a waiting step once for every matching event, even while the first call is at
     work. A step cannot end without a result, but it can wait for something that never comes; this
     event type is never sent, is known to every snapshot, and has no requirement to be asked for.
     """
-    await ctx.wait_for_event(CollectionReleaseEvent, waiter_id=f"aside-{request_id}", timeout=None)
+    await ctx.wait_for_event(CollectionReleaseEvent, waiter_id=f"aside-{place}", timeout=None)
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """The call of a step that went on with an answer, and what that came to."""
+
+    execution: Execution
+    record: ReviewRecord
 
 
 class _Session:
-    """Which questions have been passed, in one run in one process.
+    """What one run in one process has heard, and which questions have been passed.
 
     After a restore there is nothing to know: a snapshot is taken when no step is at work, and by
-    then the waiters of passed questions are gone.
+    then the waiters of passed questions are gone, or their answers kept.
     """
 
     def __init__(self) -> None:
-        self.passed: dict[str, Execution] = {}
+        self.passed: dict[str, _Passed] = {}
         self._counts: dict[int, tuple[Execution, dict[str, int]]] = {}
+        self._answers: dict[str, list[Answer]] = {}
+        self._heard: dict[str, int] = {}
+        self._position = 0
+
+    def listen(self, ctx: Context[Any]) -> None:
+        """Note the answers that have come since the last time."""
+        events, self._position = events_received(ctx, self._position)
+        for event in events:
+            if isinstance(event, ReviewResponseEvent):
+                self._answers.setdefault(event.request_id, []).append(event.answer)
+
+    def add(self, answer: Answer) -> None:
+        """Note an answer that came before this process did, or that the log does not show."""
+        known = self._answers.setdefault(answer.request_id, [])
+        if answer not in known:
+            known.insert(self._heard.get(answer.request_id, 0), answer)
+
+    def unheard(self, request_id: str) -> Iterator[Answer]:
+        """Yield the answers to a question that nobody has looked at, each one once."""
+        answers = self._answers.get(request_id, [])
+        while (position := self._heard.get(request_id, 0)) < len(answers):
+            self._heard[request_id] = position + 1
+            yield answers[position]
 
     def place_of(self, execution: Execution, key: str) -> str:
         """Name the question by the work item, its key, and how many came before it in this call."""
@@ -295,7 +366,16 @@ class _Session:
         counts[key] = counts.get(key, -1) + 1
         return f"{work_item_of(execution)}:{key}:{counts[key]}"
 
-    def passed_elsewhere(self, place: str, execution: Execution) -> bool:
-        """Tell whether another call of the step has passed this question and is not repeated."""
+    def passed_elsewhere(self, place: str, execution: Execution, *, again: bool) -> bool:
+        """Tell whether another call of the step has passed this question.
+
+        Args:
+            place: The question.
+            execution: The call that asks.
+            again: It began with an answer taken by an earlier call, so it may be that call's
+                repetition: it goes on where that one has ended without completing the step.
+        """
         other = self.passed.get(place)
-        return other is not None and other is not execution and not may_be_repeated(other)
+        if other is None or other.execution is execution:
+            return False
+        return not (again and may_be_repeated(other.execution))

@@ -31,6 +31,7 @@ from llama_index_hitl.prebuilt.confirmation import (
     ConfirmationResult,
     ConfirmationStart,
     ConfirmUnderstanding,
+    Detail,
     Understanding,
 )
 from llama_index_hitl.prebuilt.drafts import (
@@ -56,6 +57,7 @@ __all__ = [
     "ConfirmUnderstanding",
     "ConfirmationResult",
     "ConfirmationStart",
+    "Detail",
     "DocumentApproval",
     "Draft",
     "DraftApproval",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from workflows import Context, Workflow
 from workflows.events import Event, StopEvent
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "gpt-4o-mini"
 """OpenAI model of a workflow that is given no LLM."""
+
+_TITLE_LIMIT = 500
+
+_TELL_EVERY = 400  # characters of a streamed text between two progress events
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -102,6 +106,12 @@ def status_of(ev: ReviewOutcomeEvent) -> ResultStatus:
             return ResultStatus.REJECTED
 
 
+def one_line(text: str) -> str:
+    """Return words of a user or a model as a title can hold them."""
+    line = " ".join(text.split())
+    return line if len(line) <= _TITLE_LIMIT else f"{line[:_TITLE_LIMIT]}…"
+
+
 def reviewers_of(flow: ReviewWorkflow, _: Event) -> Sequence[str]:
     """Gate option: the reviewers that the workflow was created with."""
     return flow.reviewers
@@ -120,6 +130,7 @@ class ReviewWorkflow(Workflow):
         reviewers: Whom the gates ask: ids and `role:...` entries; empty: anyone.
         max_revisions: How often a draft may be sent back; None: what the class says.
         clock: Where the time comes from.
+        streaming: Take texts from the model piece by piece, and say on the stream how they grow.
         timeout: Seconds after which a run is killed, waiting included; None, as it should be with
             people, means never.
         **options: What `Workflow` takes.
@@ -135,6 +146,7 @@ class ReviewWorkflow(Workflow):
         reviewers: Iterable[str] | str = (),
         max_revisions: int | None = None,
         clock: Clock = utc_now,
+        streaming: bool = False,
         timeout: float | None = None,
         **options: Any,
     ) -> None:
@@ -142,6 +154,7 @@ class ReviewWorkflow(Workflow):
         self._llm = llm
         self.reviewers = (reviewers,) if isinstance(reviewers, str) else tuple(reviewers)
         self.clock = clock
+        self.streaming = streaming
         if max_revisions is not None:
             self.max_revisions = max_revisions
 
@@ -167,9 +180,24 @@ class ReviewWorkflow(Workflow):
         Raises:
             ModelOutputError: It answers nothing.
         """
-        text = str(await self.get_llm().acomplete(prompt)).strip()
-        if not text:
+        llm = self.get_llm()
+        text = (
+            await self._streamed(llm, prompt)
+            if self.streaming
+            else str(await llm.acomplete(prompt))
+        )
+        if not text.strip():
             raise ModelOutputError("a text", 1, "nothing")
+        return text.strip()
+
+    async def _streamed(self, llm: LLM, prompt: str) -> str:
+        """Take the answer piece by piece, and say on the stream how it grows."""
+        ctx, text, told = Context.get_step_context(), "", 0
+        async for piece in await llm.astream_complete(prompt):
+            text = piece.text
+            if len(text) - told >= _TELL_EVERY:
+                told = len(text)
+                self.tell(ctx, f"{told} characters so far")
         return text
 
     async def predict(self, model: type[ModelT], prompt: str, *, attempts: int = 3) -> ModelT:
@@ -197,7 +225,8 @@ class ReviewWorkflow(Workflow):
                 return model.model_validate(
                     found.model_dump() if isinstance(found, BaseModel) else found
                 )
-            except (ValidationError, ValueError) as error:
-                wrong = str(error)
+            except (ValueError, KeyError, TypeError) as error:
+                # KeyError: it called a tool that there is not.
+                wrong = str(error) if isinstance(error, ValueError) else repr(error)
                 asked = f"{prompt}\n\nYour last answer could not be used: {wrong}"
         raise ModelOutputError(model.__name__, attempts, wrong)

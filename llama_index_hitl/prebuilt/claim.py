@@ -6,6 +6,7 @@ insurance claim; for another one, copy this file and put your own model in place
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -20,6 +21,7 @@ from llama_index_hitl.prebuilt._base import (
     ReviewResult,
     ReviewWorkflow,
     decisions_in,
+    one_line,
     reviewers_of,
     status_of,
 )
@@ -188,4 +190,5 @@ def _evidence(node: Any) -> Evidence:
     """Return a retrieved node as evidence."""
     metadata = node.node.metadata
     name = metadata.get("file_name") or metadata.get("title") or node.node.node_id
-    return Evidence(title=str(name), body=node.get_content(), score=node.score)
+    score = node.score if node.score is not None and math.isfinite(node.score) else None
+    return Evidence(title=one_line(str(name)), body=node.get_content(), score=score)

@@ -9,11 +9,13 @@ from workflows.events import StartEvent
 from llama_index_hitl.events import Approved, Rejected, Revision, RevisionsExhausted
 from llama_index_hitl.gates import Review
 from llama_index_hitl.prebuilt._base import (
+    ModelOutputError,
     Reviewable,
     ReviewResult,
     ReviewWorkflow,
     decisions_in,
     max_revisions_of,
+    one_line,
     reviewers_of,
     status_of,
 )
@@ -78,7 +80,7 @@ class CodeReview(ReviewWorkflow):
     review = Review(
         CodeWritten,
         subject="code",
-        title=lambda _, ev: f"Code for: {ev.task}",
+        title=lambda _, ev: f"Code for: {one_line(ev.task)}",
         reviewers=reviewers_of,
         rejected=Rejected,
         revise=Revision,
@@ -88,12 +90,23 @@ class CodeReview(ReviewWorkflow):
 
     async def generate(self, task: str) -> str:
         """Return the first version."""
-        return without_fence(await self.complete(self.generate_prompt.format(task=task)))
+        return await self.complete_code(self.generate_prompt.format(task=task))
 
     async def revise(self, task: str, code: Code, feedback: str) -> str:
         """Return the next version."""
         prompt = self.revise_prompt.format(task=task, feedback=feedback, code=code.code)
-        return without_fence(await self.complete(prompt))
+        return await self.complete_code(prompt)
+
+    async def complete_code(self, prompt: str) -> str:
+        """Return the code that the model answers to a prompt.
+
+        Raises:
+            ModelOutputError: It answers nothing, or an empty code block.
+        """
+        code = without_fence(await self.complete(prompt))
+        if not code.strip():
+            raise ModelOutputError("code", 1, "an empty code block")
+        return code
 
     async def execute(self, code: Code, effect_key: str) -> None:
         """Do what was approved, such as merging it; nothing by default.
@@ -139,7 +152,7 @@ def _result(ev: Approved | Rejected | RevisionsExhausted) -> CodeResult:
 
 def without_fence(text: str) -> str:
     """Return code without the Markdown fence that models like to put around it."""
-    lines = text.strip().splitlines()
+    lines = text.strip().split("\n")  # not splitlines: code may hold other ends of line
     if len(lines) >= 2 and lines[0].startswith("```") and lines[-1].strip() == "```":
         lines = lines[1:-1]
     return "\n".join(lines)

@@ -14,17 +14,26 @@ from llama_index_hitl.prebuilt._base import (
     ReviewWorkflow,
     decisions_in,
     max_revisions_of,
+    one_line,
     reviewers_of,
     status_of,
 )
+
+
+class Detail(BaseModel):
+    """One value that matters."""
+
+    name: str
+    value: str
 
 
 class Understanding(BaseModel):
     """What was understood of a request."""
 
     action: str = Field(description="What will be done, as one sentence that begins with I will")
-    details: dict[str, str] = Field(
-        default_factory=dict, description="Every value that matters, such as the amount"
+    # No dict: OpenAI's structured outputs refuse objects whose keys are not known beforehand.
+    details: tuple[Detail, ...] = Field(
+        default_factory=tuple, description="Every value that matters, such as the amount"
     )
 
 
@@ -74,7 +83,7 @@ class ConfirmUnderstanding(ReviewWorkflow):
     confirmation = Review(
         Understood,
         subject="understanding",
-        title=lambda _, ev: f"{ev.understanding.action} Confirm?",
+        title=lambda _, ev: f"{one_line(ev.understanding.action)} Confirm?",
         body=lambda _, ev: f"You said: {ev.request}",
         reviewers=reviewers_of,
         editable=True,

@@ -17,6 +17,7 @@ from llama_index_hitl.prebuilt._base import (
     ReviewWorkflow,
     decisions_in,
     max_revisions_of,
+    one_line,
     reviewers_of,
     status_of,
 )
@@ -72,7 +73,7 @@ class ContentApproved(Approved):
 
 def title_of(_: Any, ev: Any) -> str:
     """Gate option: the title of a draft, or of one that passed an earlier stage."""
-    return f"Draft about {ev.topic if isinstance(ev, Drafted) else ev.proposal.topic}"
+    return f"Draft about {one_line(ev.topic if isinstance(ev, Drafted) else ev.proposal.topic)}"
 
 
 class DraftWorkflow(ReviewWorkflow):

@@ -14,6 +14,7 @@ from llama_index_hitl.prebuilt._base import (
     ReviewWorkflow,
     decisions_in,
     max_revisions_of,
+    one_line,
     reviewers_of,
     status_of,
 )
@@ -83,7 +84,7 @@ class ResearchReport(ReviewWorkflow):
     acceptance = Review(
         Researched,
         subject="research",
-        title=lambda _, ev: f"Research on {ev.topic}",
+        title=lambda _, ev: f"Research on {one_line(ev.topic)}",
         body="Is this enough to write the report?",
         reviewers=reviewers_of,
         decisions=("approve", "revise"),

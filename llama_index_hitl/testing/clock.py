@@ -32,12 +32,12 @@ class ManualClock:
         return self._now
 
     def advance(self, delta: timedelta | None = None, /, **parts: float) -> None:
-        """Move on by a `timedelta`, or by its parts, such as `days=2`.
+        """Move on by a `timedelta`, by its parts, such as `days=2`, or by both together.
 
         Raises:
             ValueError: The clock would go backwards.
         """
-        step = delta if delta is not None else timedelta(**parts)
+        step = (delta or timedelta()) + timedelta(**parts)
         if step < timedelta(0):
             raise ValueError(f"time does not go backwards (by {step})")
         self._now += step

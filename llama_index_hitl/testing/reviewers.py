@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any, TypeAlias
 
 from workflows.events import (
@@ -16,7 +17,14 @@ from workflows.handler import WorkflowHandler
 
 from llama_index_hitl.clock import Clock, utc_now
 from llama_index_hitl.events import ReviewRefusedEvent, ReviewRequestEvent, ReviewUpdatedEvent
-from llama_index_hitl.models import Decision, RequestStatus, Reviewer, ReviewRequest
+from llama_index_hitl.models import (
+    Decision,
+    RequestStatus,
+    Reviewer,
+    ReviewPolicy,
+    ReviewRecord,
+    ReviewRequest,
+)
 from llama_index_hitl.policies import why_not_allowed
 
 Script: TypeAlias = (
@@ -70,8 +78,14 @@ class ScriptedReviewer:
         """How many answers of the script have not been used."""
         return len(self._queue)
 
-    def answer(self, event: InputRequiredEvent) -> HumanResponseEvent | None:
+    def answer(
+        self, event: InputRequiredEvent, policy: ReviewPolicy | None = None
+    ) -> HumanResponseEvent | None:
         """Return their answer to one question; None: they have none, or let it lie.
+
+        Args:
+            event: The question.
+            policy: Who may answer by now, where somebody has delegated; None: as it was asked.
 
         Raises:
             TypeError: The script has text for a request, or a decision for a plain event.
@@ -82,7 +96,7 @@ class ScriptedReviewer:
                 raise TypeError(f"A plain InputRequiredEvent takes text, not {entry!r}.")
             return None if entry is None else HumanResponseEvent(response=entry)
         request = event.request
-        if why_not_allowed(request.policy, self.reviewer) is not None:
+        if why_not_allowed(policy or request.policy, self.reviewer) is not None:
             return None
         if self._decide is None and not self._queue:
             return None
@@ -134,20 +148,20 @@ async def review_with(handler: WorkflowHandler, *reviewers: ScriptedReviewer) ->
         The result of the run.
 
     Raises:
-        AssertionError: The run waits and nobody has an answer; the message says for what. The run
-            is cancelled.
-        Exception: Whatever the run raises.
+        AssertionError: The run waits and nobody has an answer; the message says for what.
+        Exception: Whatever the run or a script raises. The run is over in any case.
     """
     desk = _Desk(reviewers)
-    async for event in handler.stream_events(expose_internal=True):
-        if not isinstance(event, WorkflowIdleEvent):
-            desk.note(event)
-            continue
-        answer = desk.next_answer()
-        if answer is None:
-            await handler.cancel_run()
-            raise AssertionError(f"The run waits and nobody answers: {desk.waiting_for()}")
-        handler.ctx.send_event(answer)
+    try:
+        async for event in handler.stream_events(expose_internal=True):
+            if isinstance(event, WorkflowIdleEvent):
+                handler.ctx.send_event(desk.next_answer())
+            else:
+                desk.note(event)
+    except BaseException:
+        # A script may raise as well; a run that nobody answers would be left waiting.
+        await handler.cancel_run()
+        raise
     return await handler
 
 
@@ -157,40 +171,59 @@ class _Desk:
     def __init__(self, reviewers: Iterable[ScriptedReviewer]) -> None:
         self._reviewers = list(reviewers)
         self._open: dict[str, InputRequiredEvent] = {}
+        self._policies: dict[str, ReviewPolicy] = {}
         self._not_asked: deque[tuple[str, ScriptedReviewer]] = deque()
+        self._numbers = count()
 
     def note(self, event: Event) -> None:
-        if isinstance(event, InputRequiredEvent):
-            request_id = (
-                event.request_id
-                if isinstance(event, ReviewRequestEvent)
-                else f"plain-{len(self._open)}"
-            )
-            self._open[request_id] = event
-            self._not_asked.extend((request_id, reviewer) for reviewer in self._reviewers)
+        if isinstance(event, ReviewRequestEvent):
+            self._policies[event.request_id] = event.request.policy
+            self._put(event.request_id, event)
+        elif isinstance(event, InputRequiredEvent):
+            self._put(f"plain-{next(self._numbers)}", event)
         elif isinstance(event, ReviewUpdatedEvent):
-            if event.outcome.status is not RequestStatus.OPEN:
-                self._open.pop(event.request_id, None)
+            self._update(event.request_id, event.record)
         elif isinstance(event, ReviewRefusedEvent):
             for reviewer in self._reviewers:
                 if reviewer.reviewer.id == event.by:
                     reviewer.refused.append(event)
 
-    def next_answer(self) -> HumanResponseEvent | None:
+    def _put(self, request_id: str, event: InputRequiredEvent) -> None:
+        self._open[request_id] = event
+        self._not_asked.extend((request_id, reviewer) for reviewer in self._reviewers)
+
+    def _update(self, request_id: str, record: ReviewRecord) -> None:
+        if record.status is not RequestStatus.OPEN:
+            self._open.pop(request_id, None)
+            return
+        before = self._policies.get(request_id, record.request.policy)
+        self._policies[request_id] = record.policy
+        if record.policy == before:
+            return
+        for reviewer in self._reviewers:  # somebody has delegated to one of them
+            place = (request_id, reviewer)
+            if why_not_allowed(before, reviewer.reviewer) and place not in self._not_asked:
+                self._not_asked.append(place)
+
+    def next_answer(self) -> HumanResponseEvent:
         while self._not_asked:
             request_id, reviewer = self._not_asked.popleft()
             event = self._open.get(request_id)
-            answer = None if event is None else reviewer.answer(event)
+            if event is None:
+                continue
+            answer = reviewer.answer(event, self._policies.get(request_id))
             if answer is None:
                 continue
             if not isinstance(event, ReviewRequestEvent):
                 del self._open[request_id]
             return answer
-        return None
+        raise AssertionError(f"The run waits and nobody answers: {self._waiting_for()}")
 
-    def waiting_for(self) -> str:
+    def _waiting_for(self) -> str:
         titles = [
-            event.request.title if isinstance(event, ReviewRequestEvent) else str(event)
+            event.request.title
+            if isinstance(event, ReviewRequestEvent)
+            else str(getattr(event, "prefix", None) or repr(event))
             for event in self._open.values()
         ]
         return "; ".join(titles) or "nothing was asked"

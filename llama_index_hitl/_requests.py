@@ -1,0 +1,243 @@
+"""How a gate words a request: from the event under review, or after another request."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+from workflows import Context, Workflow
+from workflows.events import Event
+
+from llama_index_hitl._proposals import describe, subject_in
+from llama_index_hitl._upstream import run_id_of
+from llama_index_hitl.errors import GateError, MissingApprovals
+from llama_index_hitl.events import ReviewOutcomeEvent
+from llama_index_hitl.models import (
+    DecisionKind,
+    Escalate,
+    Expire,
+    ReviewPolicy,
+    ReviewRecord,
+    ReviewRequest,
+    RuleResult,
+    RuleVerdict,
+    StageApproval,
+    Subject,
+)
+from llama_index_hitl.rules import Rule, evaluate
+
+if TYPE_CHECKING:
+    from llama_index_hitl.gates import Review
+
+FEEDBACK_LIMIT = 20
+"""Pieces of feedback that a request carries along; older ones are in the records of their own."""
+
+_APPROVALS: TypeAdapter[tuple[StageApproval, ...]] = TypeAdapter(tuple[StageApproval, ...])
+
+
+class RequestMaker:
+    """Words the requests of one gate, at one instant of one run.
+
+    Args:
+        gate: The gate that asks.
+        workflow: The workflow that it is part of; options that are functions are given it.
+        ctx: Context of the gate's step.
+        now: The present instant.
+    """
+
+    def __init__(self, gate: Review, workflow: Workflow, ctx: Context[Any], now: datetime) -> None:
+        self._gate = gate
+        self._workflow = workflow
+        self._ctx = ctx
+        self._now = now
+
+    async def about(
+        self,
+        event: Event,
+        proposal: Event,
+        subject_field: str | None,
+        older: ReviewRequest | None,
+    ) -> ReviewRequest:
+        """Return the request about a new subject.
+
+        Args:
+            event: The event that has reached the gate.
+            proposal: The event that holds the subject.
+            subject_field: The field of it that is the subject; None: the event itself.
+            older: The request about the draft before this one, if there is one.
+        """
+        gate, value = self._gate, subject_in(proposal, subject_field)
+        approvals = _approvals_of(event)
+        requester = await self._resolved(gate.requester, event)
+        title = await self._resolved(gate.title, event)
+        kinds = gate.allowed
+        return ReviewRequest(
+            request_id=_new_id(gate.name),
+            run_id=run_id_of(self._ctx),
+            workflow=self._workflow.workflow_name,
+            gate=gate.name,
+            stage=gate.stage or gate.name,
+            title=title or f"{gate.name.replace('_', ' ').capitalize()}: {type(value).__name__}",
+            body=await self._resolved(gate.body, event),
+            subject=describe(value),
+            evidence=tuple(await self._resolved(gate.evidence, event)),
+            previous=None if older is None else older.subject,
+            feedback=() if older is None else older.feedback[-FEEDBACK_LIMIT:],
+            allowed=kinds,
+            response_schema=None if gate.response is None else gate.response.model_json_schema(),
+            policy=await self._policy(event, requester, approvals),
+            escalate_to=_entries(gate.escalate_to),
+            on_deadline=gate.on_deadline,
+            requester=requester,
+            created_at=self._now,
+            revision=_revision_of(event, older),
+            sent_back=0 if older is None else older.sent_back,
+            max_revisions=await self._resolved(gate.max_revisions, event),
+            supersedes=None if older is None else older.request_id,
+            rule=await self._rule_result(event, value),
+            approvals=approvals,
+            priority=await self._resolved(gate.priority, event),
+            tags=_entries(await self._resolved(gate.tags, event)),
+        )
+
+    async def _policy(
+        self, event: Event, requester: str | None, approvals: Sequence[StageApproval]
+    ) -> ReviewPolicy:
+        gate = self._gate
+        deadline = await self._resolved(gate.deadline, event)
+        barred = _barred_by_stages(gate.name, _entries(gate.distinct_from), approvals)
+        if gate.bar_requester:
+            if requester is None:
+                raise GateError(f"Gate {gate.name!r} bars the requester, and requester= gave none.")
+            barred[requester] = "whoever requests it cannot approve it"
+        return ReviewPolicy(
+            reviewers=_entries(await self._resolved(gate.reviewers, event)),
+            approvals=1 if isinstance(gate.quorum, dict) else gate.quorum,
+            per_role=gate.quorum if isinstance(gate.quorum, dict) else {},
+            rejections=gate.rejections,
+            veto_roles=_entries(gate.veto_roles),
+            barred=barred,
+            second_person_for_edit=gate.second_person_for_edit,
+            deadline=None if deadline is None else self._now + deadline,
+        )
+
+    async def _rule_result(self, event: Event, value: Any) -> RuleResult | None:
+        when = self._gate.when
+        try:
+            rule = when if isinstance(when, Rule) else await self._resolved(when, event)
+            return None if rule is None else evaluate(rule, value)
+        except Exception as error:  # noqa: BLE001 - like a rule that raises: a person decides
+            reason = f"raised {type(error).__name__}: {shown(str(error))}"
+            return RuleResult(verdict=RuleVerdict.ASK, rule="when", reason=reason)
+
+    async def _resolved(self, option: Any, event: Event) -> Any:
+        value = option(self._workflow, event) if callable(option) else option
+        return await value if inspect.isawaitable(value) else value
+
+    def escalated(self, record: ReviewRecord) -> ReviewRequest:
+        """Return the request that passes an escalated one on; one approval is enough there."""
+        request, decision = record.request, record.answers[-1].decision
+        to = decision.to if isinstance(decision, Escalate) else ()
+        policy = record.policy.model_copy(
+            update={
+                "reviewers": to or request.escalate_to,
+                "approvals": 1,
+                "per_role": {},
+                "deadline": self._renewed(request),
+            }
+        )
+        allowed = tuple(kind for kind in request.allowed if kind is not DecisionKind.ESCALATE)
+        return self._follow_up(
+            request,
+            policy=policy,
+            level=request.level + 1,
+            allowed=allowed,
+            on_deadline=_once(request),
+        )
+
+    def edited(self, record: ReviewRecord, subject: Subject) -> ReviewRequest:
+        """Ask about an edited subject: every vote was for something else, so all begin anew."""
+        request, editor = record.request, record.answers[-1].by.id
+        barred = dict(record.policy.barred)
+        if record.policy.second_person_for_edit:
+            barred[editor] = "whoever edited it cannot approve it"
+        policy = record.policy.model_copy(
+            update={"barred": barred, "deadline": self._renewed(request)}
+        )
+        return self._follow_up(
+            request,
+            policy=policy,
+            subject=subject,
+            previous=request.subject,
+            revision=request.revision + 1,
+        )
+
+    def _renewed(self, request: ReviewRequest) -> datetime | None:
+        """Give the follow-up as much time as the request had."""
+        if request.deadline is None:
+            return None
+        return self._now + (request.deadline - request.created_at)
+
+    def _follow_up(self, request: ReviewRequest, **changes: Any) -> ReviewRequest:
+        return again(
+            request,
+            request_id=_new_id(self._gate.name),
+            supersedes=request.request_id,
+            created_at=self._now,
+            **changes,
+        )
+
+
+def _new_id(gate: str) -> str:
+    """Return a new request id; its first part says which gate it belongs to."""
+    return f"{gate}-{secrets.token_hex(8)}"
+
+
+def shown(text: str | None) -> str | None:
+    """Return what somebody sent so that it can be written anywhere, and is not endless."""
+    return None if text is None else text[:200].encode("utf-8", "backslashreplace").decode()
+
+
+def _entries(value: Sequence[str] | str) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def again(request: ReviewRequest, **changes: Any) -> ReviewRequest:
+    """Return a request with some values changed and its digest computed anew."""
+    values = {name: getattr(request, name) for name in ReviewRequest.model_fields}
+    return ReviewRequest(**{**values, "digest": "", **changes})
+
+
+def _once(request: ReviewRequest) -> Any:
+    """After one escalation a second missed deadline expires."""
+    return Expire() if isinstance(request.on_deadline, Escalate) else request.on_deadline
+
+
+def _revision_of(event: Event, older: ReviewRequest | None) -> int:
+    """Number the draft: one more than the draft before, and what an earlier stage called it."""
+    before = 0 if older is None else older.revision
+    earlier_stage = event.revision if isinstance(event, ReviewOutcomeEvent) else 0
+    return max(before + 1, earlier_stage)
+
+
+def _approvals_of(event: Event) -> tuple[StageApproval, ...]:
+    """Read who let earlier stages pass; an event of the user's own may carry it along."""
+    return _APPROVALS.validate_python(getattr(event, "approvals", ()))
+
+
+def _barred_by_stages(
+    gate: str, stages: Sequence[str], approvals: Sequence[StageApproval]
+) -> dict[str, str]:
+    missing = [stage for stage in stages if stage not in {a.stage for a in approvals}]
+    if missing:
+        raise MissingApprovals(gate, missing)
+    return {
+        person: f"approved the earlier stage {approval.stage!r}"
+        for approval in approvals
+        if approval.stage in stages
+        for person in approval.approvers
+    }

@@ -1,0 +1,44 @@
+"""Fixtures for tests that drive whole runs."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from flows import Live, Make
+
+
+async def _starter(options: dict[str, Any]) -> AsyncIterator[Callable[..., Live]]:
+    lives: list[Live] = []
+
+    def start(make: Make, **start: Any) -> Live:
+        lives.append(Live(make, **options, **start))
+        return lives[-1]
+
+    yield start
+    for live in lives:
+        await live.close()
+
+
+@pytest.fixture(params=[False, True], ids=["one process", "restored"])
+async def start(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Live]]:
+    """Start runs; restored ones go through a JSON snapshot before anything is sent to them."""
+    async for starter in _starter({"restoring": request.param}):
+        yield starter
+
+
+@pytest.fixture(
+    params=[(False, False), (True, False), (True, True)],
+    ids=["one process", "restored", "restored and settled"],
+)
+async def start_asking(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Live]]:
+    """Start runs that ask inline; a restored one calls its waiting steps again before it rests."""
+    restoring, settle = request.param
+    async for starter in _starter({"restoring": restoring, "settle": settle}):
+        yield starter
+
+
+@pytest.fixture
+async def start_here() -> AsyncIterator[Callable[..., Live]]:
+    """Start runs that stay in this process."""
+    async for starter in _starter({}):
+        yield starter
