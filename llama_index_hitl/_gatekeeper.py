@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from workflows import Context, Workflow
 from workflows.events import Event, HumanResponseEvent, StopEvent
 
-from llama_index_hitl._ledger import ClosedReview, Memory, OpenReview, remembered
+from llama_index_hitl._ledger import ClosedReview, Ledger, Memory, OpenReview, remembered
 from llama_index_hitl._proposals import ProposalStore, describe, edited, proposal_in, subject_in
 from llama_index_hitl._requests import FEEDBACK_LIMIT, RequestMaker, again, shown
 from llama_index_hitl._upstream import steps_accepting, timeout_of
@@ -162,14 +162,14 @@ class Gatekeeper:
         revision_of = getattr(proposal, "revision_of", None)
         found: ReviewRequest | None = None
         if revision_of is not None:
-            found = ledger.awaiting.get(revision_of)
+            awaited = ledger.awaiting.get(revision_of)
+            found = None if awaited is None else awaited.request
         elif thread:
-            opened = [r.record.request for r in ledger.open.values() if r.thread == thread]
-            found = opened[-1] if opened else ledger.threads.get(thread)
+            found = _last_of(ledger, thread)
         elif len(ledger.awaiting) > 1:
             raise AmbiguousRevision(self._gate.name, ledger.awaiting)
         else:
-            found = next(iter(ledger.awaiting.values()), None)
+            found = next((awaited.request for awaited in ledger.awaiting.values()), None)
         if found is not None:
             awaiting = {k: v for k, v in ledger.awaiting.items() if k != found.request_id}
             memory.ledger = ledger.model_copy(update={"awaiting": awaiting})
@@ -257,7 +257,7 @@ class Gatekeeper:
 
     def _answer(self, memory: Memory, answer: Answer) -> Event | None:
         closed = memory.ledger.closed_review(answer.request_id)
-        if closed is not None and any(answer.same_as(taken) for taken in closed.answers):
+        if closed is not None and closed.has(answer):
             return None  # the same answer again: it was taken the first time
         review = self._open_review(memory, answer.request_id)
         before = review.record
@@ -379,10 +379,7 @@ class Gatekeeper:
         request = record.request
         feedback = (*request.feedback, *feedback_in(record))[-FEEDBACK_LIMIT:]
         waiting = again(request, feedback=feedback, previous=None, sent_back=request.sent_back + 1)
-        memory.ledger = memory.ledger.model_copy(
-            update={"awaiting": {**memory.ledger.awaiting, request.request_id: waiting}}
-        )
-        self._close_thread(memory, waiting, thread)
+        memory.ledger = memory.ledger.with_awaited(waiting, thread)
 
     def _close_thread(self, memory: Memory, request: ReviewRequest, thread: str) -> None:
         if thread:
@@ -406,6 +403,13 @@ class Gatekeeper:
 # --------------------------------------------------------------------------- helpers
 
 
+def _last_of(ledger: Ledger, thread: str) -> ReviewRequest | None:
+    """Find the request about the last draft of a thing under review that has a key."""
+    opened = [review.record.request for review in ledger.open.values() if review.thread == thread]
+    awaited = [item.request for item in ledger.awaiting.values() if item.thread == thread]
+    return next(iter([*opened[-1:], *awaited[-1:]]), ledger.threads.get(thread))
+
+
 def _exhausted(request: ReviewRequest) -> bool:
     return request.max_revisions is not None and request.sent_back >= request.max_revisions
 
@@ -419,9 +423,9 @@ def _or_stop(
 
 
 def _refusal_of_closed(closed: ClosedReview) -> AnswerRefused:
-    if closed.answers and closed.status is not RequestStatus.SUPERSEDED:
-        last = closed.answers[-1]
-        return AlreadyAnswered(closed.request_id, status=closed.status, by=last.by.id, at=last.at)
+    undecided = (RequestStatus.SUPERSEDED, RequestStatus.WITHDRAWN, RequestStatus.EXPIRED)
+    if closed.by is not None and closed.status not in undecided:
+        return AlreadyAnswered(closed.request_id, status=closed.status, by=closed.by, at=closed.at)
     taken = f", {closed.superseded_by} has taken its place" if closed.superseded_by else ""
     return StaleRequest(closed.request_id, reason=f"it is {closed.status}{taken}")
 

@@ -25,10 +25,14 @@ from llama_index_hitl.models import (
     ReviewRecord,
     ReviewRequest,
     Value,
+    digest_of,
 )
 
-_CLOSED_LIMIT = 64
-"""Closed requests, and things under review, that a gate remembers; older ones are forgotten."""
+_CLOSED_LIMIT = 32
+"""Closed requests, and things under review, that a gate remembers; older ones are forgotten.
+
+What a run carries along must not grow with the number of its rounds.
+"""
 
 
 class OpenReview(Value):
@@ -49,14 +53,39 @@ class OpenReview(Value):
     earlier: tuple[ReviewRecord, ...] = ()
 
 
+class AwaitedRevision(Value):
+    """A request that was sent back and waits for the next draft."""
+
+    request: ReviewRequest
+    thread: str = ""
+
+
 class ClosedReview(Value):
-    """What is left of a closed request: enough to refuse a late answer by name."""
+    """What is left of a closed request: enough to refuse a late answer by name.
+
+    Attributes:
+        request_id: The request.
+        status: How it stands.
+        by: Who gave the last answer; None: nobody gave one.
+        at: When that was, or when the request was closed without one.
+        given: A fingerprint of each answer, to know it when it comes again.
+        superseded_by: The request that took its place.
+    """
 
     request_id: Identifier
     status: RequestStatus
-    answers: tuple[Answer, ...] = ()
-    closed_at: AwareDatetime
+    by: str | None = None
+    at: AwareDatetime
+    given: tuple[str, ...] = ()
     superseded_by: str | None = None
+
+    def has(self, answer: Answer) -> bool:
+        """Tell whether this very answer was given before."""
+        return _fingerprint(answer) in self.given
+
+
+def _fingerprint(answer: Answer) -> str:
+    return digest_of([answer.by.id, answer.decision.model_dump(mode="json")])[:16]
 
 
 class Ledger(Value):
@@ -65,12 +94,12 @@ class Ledger(Value):
     Attributes:
         open: Requests that wait for answers, by id.
         awaiting: Requests that were sent back, by id, until the next draft comes.
-        threads: The last closed request of each thread that has a key.
+        threads: The last request of each thread with a key that ended otherwise.
         closed: Closed requests, oldest first.
     """
 
     open: dict[str, OpenReview] = Field(default_factory=dict)
-    awaiting: dict[str, ReviewRequest] = Field(default_factory=dict)
+    awaiting: dict[str, AwaitedRevision] = Field(default_factory=dict)
     threads: dict[str, ReviewRequest] = Field(default_factory=dict)
     closed: tuple[ClosedReview, ...] = ()
 
@@ -89,14 +118,20 @@ class Ledger(Value):
         closed = ClosedReview(
             request_id=request.request_id,
             status=record.status,
-            answers=record.answers,
-            closed_at=record.closed_at or request.created_at,
+            by=record.answers[-1].by.id if record.answers else None,
+            at=record.answers[-1].at if record.answers else record.closed_at or request.created_at,
+            given=tuple(_fingerprint(answer) for answer in record.answers),
             superseded_by=record.superseded_by,
         )
         still_open = {key: value for key, value in self.open.items() if key != request.request_id}
         return self.model_copy(
             update={"open": still_open, "closed": (*self.closed, closed)[-_CLOSED_LIMIT:]}
         )
+
+    def with_awaited(self, request: ReviewRequest, thread: str) -> Ledger:
+        """Return the ledger with this request waiting for the next draft."""
+        awaited = AwaitedRevision(request=request, thread=thread)
+        return self.model_copy(update={"awaiting": {**self.awaiting, request.request_id: awaited}})
 
     def with_thread(self, thread: str, request: ReviewRequest) -> Ledger:
         """Return the ledger with this request as the last one of its thread."""

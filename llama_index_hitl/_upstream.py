@@ -104,7 +104,9 @@ def events_received(ctx: Context[Any], start: int) -> tuple[list[Event], int]:
     Returns:
         The events, and the position behind the last one.
     """
-    adapter = ctx._require_internal(fn="events_received")._internal_adapter
+    adapter: object = ctx._require_internal(fn="events_received")._internal_adapter
+    while (inner := getattr(adapter, "_decorated", None)) is not None:
+        adapter = inner  # such as the one that prints what happens, for verbose=True
     ticks = adapter.replay() if isinstance(adapter, SnapshottableAdapter) else []
     events = [tick.event for tick in ticks[start:] if isinstance(tick, TickAddEvent)]
     return events, len(ticks)

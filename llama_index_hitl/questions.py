@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from workflows import Context
-from workflows.events import CollectionReleaseEvent
+from workflows.events import CollectionReleaseEvent, Event
 
 from llama_index_hitl._ledger import recalled, remembered_from_now_on, remembered_once
 from llama_index_hitl._proposals import describe, rebuilt
@@ -212,8 +212,7 @@ async def _first_valid(
     request_id = request.request_id
     requirements = {"request_id": request_id}
     woken_by = event_for_waiter(execution, request_id)
-    if isinstance(woken_by, ReviewResponseEvent):
-        session.add(woken_by.answer)
+    session.hear(woken_by)
     for answer in session.unheard(request_id):
         try:
             return _resolve(question, request, answer)
@@ -344,11 +343,13 @@ class _Session:
             if isinstance(event, ReviewResponseEvent):
                 self._answers.setdefault(event.request_id, []).append(event.answer)
 
-    def add(self, answer: Answer) -> None:
+    def hear(self, event: Event | None) -> None:
         """Note an answer that came before this process did, or that the log does not show."""
-        known = self._answers.setdefault(answer.request_id, [])
-        if answer not in known:
-            known.insert(self._heard.get(answer.request_id, 0), answer)
+        if not isinstance(event, ReviewResponseEvent):
+            return
+        known = self._answers.setdefault(event.request_id, [])
+        if event.answer not in known:
+            known.insert(self._heard.get(event.request_id, 0), event.answer)
 
     def unheard(self, request_id: str) -> Iterator[Answer]:
         """Yield the answers to a question that nobody has looked at, each one once."""

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -380,10 +381,9 @@ def test_two_quotes_empty_a_field() -> None:
     assert decision(draft(note="n"), *lines).subject == {**DRAFT, "title": "", "note": ""}
 
 
-def test_an_edit_has_to_be_confirmed_with_its_word() -> None:
-    found, shown = decide(
-        draft(), "edit", "New", "", "", "", "", "yes", "approve", "back", "reject"
-    )
+@pytest.mark.parametrize("back", ["back", "/back"])
+def test_an_edit_has_to_be_confirmed_with_its_word(back: str) -> None:
+    found, shown = decide(draft(), "edit", "New", "", "", "", "", "yes", "approve", back, "reject")
     assert isinstance(found, Answer)
     assert found.decision == Reject()
     assert shown.count("Nothing was sent.") == 3
@@ -454,6 +454,27 @@ def test_what_an_editor_leaves_has_to_fit(broken: str) -> None:
     found, shown = decide(draft(), "edit", editor=Editor(broken))
     assert isinstance(found, Unanswered)
     assert "Your changes" not in shown
+
+
+def test_a_text_in_edited_json_is_a_text_whatever_the_field_was() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "either": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+            "size": {"enum": ["7", "8"]},
+            "count": {"type": "integer"},
+        },
+    }
+    request = request_of({"either": 1, "size": "7", "count": 2}, schema=schema, allowed=("edit",))
+    editor = Editor('{"either": "12", "size": "8", "count": 3}', '{"count": "4"}')
+    assert decision(request, "edit", "edit", editor=editor).subject == {
+        "either": "12",
+        "size": "8",
+        "count": 3,
+    }
+    found, shown = decide(request, "edit", editor=editor)
+    assert isinstance(found, Unanswered)
+    assert "count: this must be a whole number" in shown
 
 
 def test_after_back_the_editor_goes_on_from_the_draft() -> None:
@@ -788,12 +809,20 @@ def test_nothing_in_the_content_acts_on_the_terminal_or_hides() -> None:
         "![alt](http://secret)",
         "[x](http://a.b 'secret')",
         "|a|b|\n|-|-|\n|1|2|secret|",
+        "```secret\nx\n```",
+        "```python secret\nx\n```",
         "> " * 40 + "secret",
         "".join("  " * depth + "- x\n" for depth in range(40)) + "  " * 40 + "- secret",
     ],
 )
 def test_markdown_hides_nothing(hidden: str) -> None:
     assert "secret" in shown_for(request_of(body=hidden))
+
+
+def test_html_and_images_are_shown_as_they_are_and_the_rest_is_laid_out() -> None:
+    text = "# Top\n\n*a* <b>c</b> ![d](http://e)\n\n[f]: http://g\n\n```python\nh\n```"
+    shown = shown_for(request_of(body=text))
+    assert "  Top\n\n  a <b>c</b> !d (http://e)\n\n  [f]: http://g\n" in shown
 
 
 MARKS = st.sampled_from(
@@ -834,12 +863,12 @@ MARKS = st.sampled_from(
 
 
 @given(st.lists(MARKS, max_size=40).map("".join))
+@example("~~~~x")
 @settings(max_examples=60, deadline=None)
 def test_every_letter_of_markdown_is_on_the_screen(text: str) -> None:
     body = shown_for(request_of(body=text)).split("gate-1")[1].split("\n  1  approve")[0]
     for letter in "xk7":
-        languages = text.count("```") and len(re.findall(r"```\S*", text)) * text.count(letter)
-        assert body.count(letter) + languages >= text.count(letter)
+        assert body.count(letter) >= text.count(letter)
 
 
 @pytest.mark.parametrize("columns", ["1", "25", "40", "200"])
@@ -1106,7 +1135,7 @@ class Person(io.StringIO):
 
 
 class Ticked(Event):
-    pass
+    number: int = 2
 
 
 class Busy(Workflow):
@@ -1164,7 +1193,7 @@ class Newer(Workflow):
 
     @step
     async def again(self, ctx: Context, ev: Ticked) -> Amount:
-        return Amount(number=2)
+        return Amount(number=ev.number)
 
     @step
     async def finish(self, ctx: Context, ev: Approved | Rejected) -> StopEvent | None:
@@ -1191,6 +1220,63 @@ async def test_a_superseded_request_in_the_queue_is_skipped_with_a_note() -> Non
     assert "Skipped: Pay 2 — " in stdout.getvalue()
     assert "asks about a newer draft" in stdout.getvalue()
     assert stdout.getvalue().count("Decision (erin): ") == 2
+
+
+async def test_what_is_closed_while_it_is_asked_takes_no_answer() -> None:
+    handler = Newer(timeout=None).run()
+    person = Person()
+    stdout = Screen("Nothing was sent", lambda: [person.lines.put(line) for line in typed])
+    # The first line is typed for what has been closed: it must not count for what comes next.
+    typed = ["approve\n", "reject: second\n", "approve: third\n"]
+
+    async def renew() -> None:
+        await asyncio.to_thread(person.waits.wait, 10)
+        handler.ctx.send_event(Ticked(number=1))
+
+    renewing = asyncio.create_task(renew())
+    result = await review_in_console(handler, reviewer="erin", stdin=person, stdout=stdout)
+    await renewing
+    shown = stdout.getvalue()
+    assert result == "done"
+    assert re.search("Nothing was sent: check-.* asks about a newer draft.", shown)
+    assert [*re.findall("Pay (\\d) — (\\w+)", shown)] == [
+        ("1", "superseded"),
+        ("2", "rejected"),
+        ("1", "approved"),
+    ]
+
+
+class Unattended(Workflow):
+    """Waits for something that nobody is asked for."""
+
+    @step
+    async def wait(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        await ctx.wait_for_event(Ticked, timeout=None)
+        return StopEvent(result="ticked")
+
+
+async def test_a_run_that_nobody_else_refers_to_is_kept_alive() -> None:
+    handlers: list[weakref.ref[Any]] = []
+    results: list[Any] = []
+
+    async def go() -> None:
+        handler = Unattended(timeout=None).run()
+        handlers.append(weakref.ref(handler))
+        options: Any = {"reviewer": "erin", "stdin": io.StringIO(), "stdout": io.StringIO()}
+        results.append(await review_in_console(handler, **options))
+
+    asyncio.create_task(go())  # noqa: RUF006 - to see what happens when nobody keeps it
+    for _ in range(200):
+        await asyncio.sleep(0)
+    gc.collect()
+    handler = handlers[0]()
+    assert handler is not None
+    handler.ctx.send_event(Ticked())
+    for _ in range(1000):
+        await asyncio.sleep(0)
+        if results:
+            break
+    assert results == ["ticked"]
 
 
 async def test_what_is_settled_elsewhere_is_not_waited_for() -> None:

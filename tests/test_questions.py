@@ -257,6 +257,38 @@ async def test_right_after_a_restore_an_answer_is_not_lost_although_the_step_has
     assert (await live.result()).approved
 
 
+async def test_of_several_answers_that_came_before_the_step_asked_again_the_first_valid_is_taken(
+    start_here: Start,
+):
+    ready = asyncio.Event()
+    ready.set()
+    paid: list[str] = []
+
+    class Flow(Workflow):
+        @step
+        async def pay(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ready.wait()
+            resolution = await ask(ctx, Question(title="Pay?", reviewers=["erin", "frank"]))
+            paid.append(resolution.answer.by.id)
+            return StopEvent(result=resolution.approved)
+
+    live = start_here(made(Flow))
+    (request,) = await live.open()
+    ready.clear()
+    await live.restore()
+    live.send(
+        request.answer(Reject(), by="mallory"),
+        request.answer(Approve(), by="erin"),
+        request.answer(Reject(), by="frank"),
+        request.answer(Approve(), by="erin"),
+    )
+    await live.heard()
+    ready.set()
+    events = await live.pause()
+    assert codes(events) == ["not_allowed", "already_answered"]
+    assert (await live.result(), paid) == (True, ["erin"])
+
+
 def ordered(ready: asyncio.Event, count: int) -> type[Workflow]:
     """Return a workflow whose steps have something to do before they ask."""
 
@@ -487,6 +519,17 @@ async def test_a_valid_answer_right_behind_one_that_is_not_is_taken(
     assert codes(events) == ["not_allowed", "not_allowed"]
     assert statuses(events) == ["approved"]
     assert (await live.result()).answer.by.id == "erin"
+
+
+async def test_no_answer_is_lost_where_upstream_prints_what_happens(
+    start_here: Start, capsys: pytest.CaptureFixture[str]
+):
+    flow = one(Question(title="Pay?", reviewers="erin"), num_workers=1)
+    live = start_here(lambda: flow(verbose=True))
+    (request,) = await live.open()
+    await live.tell(request.answer(Approve(), by="mallory"), request.answer(Approve(), by="erin"))
+    assert (await live.result()).answer.by.id == "erin"
+    assert capsys.readouterr().out
 
 
 async def test_of_several_valid_answers_at_once_the_first_is_taken(start_here: Start):

@@ -9,6 +9,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import Heading, Markdown
+from rich.syntax import Syntax
 
 from llama_index_hitl.console._words import visible
 
@@ -64,7 +65,9 @@ def _shown(token: Token) -> Iterator[str]:
             yield token.content
         case "fence":
             yield token.content
-            yield token.info.partition(" ")[0]  # the language: it is seen by its colours
+            language = token.info.partition(" ")[0]
+            if Syntax("", language).lexer is not None:
+                yield language  # it is seen by its colours; any other word would be hidden
         case "list_item_open":
             yield token.info
         case "link_open" if token.markup != "autolink":
