@@ -381,7 +381,7 @@ def _closed() -> Any:
     from llama_index_hitl._ledger import ClosedReview
     from llama_index_hitl.models import RequestStatus
 
-    return ClosedReview(request_id="review-1", status=RequestStatus.APPROVED, closed_at=utc_now())
+    return ClosedReview(request_id="review-1", status=RequestStatus.APPROVED, at=utc_now())
 
 
 async def test_what_a_waiting_call_keeps_is_there_until_it_completes(start: Start):
