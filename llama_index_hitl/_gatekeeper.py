@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +10,16 @@ from workflows import Context, Workflow
 from workflows.events import Event, HumanResponseEvent, StopEvent
 
 from llama_index_hitl._ledger import ClosedReview, Ledger, Memory, OpenReview, remembered
-from llama_index_hitl._proposals import ProposalStore, describe, edited, proposal_in, subject_in
+from llama_index_hitl._proposals import (
+    ProposalStore,
+    data_of,
+    describe,
+    edited,
+    proposal_in,
+    subject_in,
+)
 from llama_index_hitl._requests import FEEDBACK_LIMIT, RequestMaker, again, shown
-from llama_index_hitl._upstream import steps_accepting, timeout_of
+from llama_index_hitl._upstream import steps_accepting, warn_of_timeout
 from llama_index_hitl.clock import Clock, utc_now
 from llama_index_hitl.errors import (
     AlreadyAnswered,
@@ -48,6 +54,7 @@ from llama_index_hitl.lifecycle import (
     take_answer,
 )
 from llama_index_hitl.models import (
+    INLINE_GATE,
     Answer,
     Approve,
     Edit,
@@ -66,14 +73,6 @@ if TYPE_CHECKING:
     from llama_index_hitl.gates import Review
 
 
-INLINE_GATE = "ask"
-"""The gate of questions that are asked inline; no `Review` may have this name."""
-
-
-class TimeoutWarning(UserWarning):
-    """A workflow with a time limit is about to wait for people."""
-
-
 class Gatekeeper:
     """One gate at work on one event of one run."""
 
@@ -86,8 +85,29 @@ class Gatekeeper:
         clock = gate.clock or own or utc_now
         self._now = clock()
 
-    def _requests(self) -> RequestMaker:
-        return RequestMaker(self._gate, self._workflow, self._ctx, self._now)
+    def _requests(self, memory: Memory) -> RequestMaker:
+        number = memory.ledger.asked
+        memory.ledger = memory.ledger.model_copy(update={"asked": number + 1})
+        return RequestMaker(self._gate, self._workflow, self._ctx, self._now, number)
+
+    def _loaded(self, review: OpenReview) -> Event:
+        """Return the proposal of a request, if it and the request are as they were shown.
+
+        Raises:
+            SubjectError: They are not.
+        """
+        request = review.record.request
+        proposal: Event = self._proposals.load(review.proposal)
+        shown = None if request.subject is None else request.subject.data
+        kept = data_of(subject_in(proposal, review.subject_field))
+        if kept != shown or request.digest != request.actual_digest():
+            name = type(proposal).__name__
+            raise SubjectError(
+                f"{name} of {request.request_id} does not come back as it was shown. Declare its "
+                "fields with the types of their values; if it was so before, what is stored has "
+                "been changed."
+            )
+        return proposal
 
     async def handle(self, event: Event) -> Event | None:
         """Take one event and return what it leads to, if anything."""
@@ -108,11 +128,11 @@ class Gatekeeper:
 
     async def _review(self, memory: Memory, event: Event) -> Event:
         """Ask about a new subject, or let the rules decide."""
-        _warn_of_timeout(self._workflow)
+        warn_of_timeout(self._workflow)
         proposal, subject_field = proposal_in(event, self._gate.subject)
         thread = self._thread_of(proposal)
         older = self._older(memory, proposal, thread)
-        request = await self._requests().about(event, proposal, subject_field, older)
+        request = await self._requests(memory).about(event, proposal, subject_field, older)
         self._supersede(memory, thread, by=request)
         review = OpenReview(
             record=open_record(request),
@@ -120,6 +140,7 @@ class Gatekeeper:
             subject_field=subject_field,
             thread=thread,
         )
+        self._loaded(review)  # refuses what would not come back as it is shown
         if request.rule is None or request.rule.verdict is RuleVerdict.ASK:
             return self._ask(memory, review)
         decision = (
@@ -162,8 +183,7 @@ class Gatekeeper:
         revision_of = getattr(proposal, "revision_of", None)
         found: ReviewRequest | None = None
         if revision_of is not None:
-            awaited = ledger.awaiting.get(revision_of)
-            found = None if awaited is None else awaited.request
+            found = self._named(ledger, revision_of)
         elif thread:
             found = _last_of(ledger, thread)
         elif len(ledger.awaiting) > 1:
@@ -175,12 +195,31 @@ class Gatekeeper:
             memory.ledger = ledger.model_copy(update={"awaiting": awaiting})
         return found
 
+    def _named(self, ledger: Ledger, revision_of: str) -> ReviewRequest | None:
+        """Find the request that a draft says it revises; None: it is another gate's.
+
+        Raises:
+            SubjectError: There is no such request here.
+        """
+        if revision_of in ledger.awaiting:
+            return ledger.awaiting[revision_of].request
+        if revision_of in ledger.open:
+            return ledger.open[revision_of].record.request
+        other = revision_of.rpartition("-")[0]
+        if other != self._gate.name and other in self._gate.siblings(self._workflow):
+            return None
+        if ledger.closed_review(revision_of) is not None:
+            return None  # its next draft has come before: this is another thing
+        raise SubjectError(
+            f"revision_of={revision_of!r} names no request of gate {self._gate.name!r} that is "
+            "open or waits for a revision; give it the request_id of the Revision event."
+        )
+
     def _supersede(self, memory: Memory, thread: str, *, by: ReviewRequest) -> None:
         """Close the open requests for older drafts of the same thing."""
-        if not thread:
-            return
         for review in list(memory.ledger.open.values()):
-            if review.thread == thread:
+            older = review.record.request.request_id == by.supersedes
+            if older or (thread and review.thread == thread):
                 record = close(
                     review.record,
                     Command.SUPERSEDE,
@@ -204,13 +243,9 @@ class Gatekeeper:
             raw = getattr(event, "response", "")
             if not isinstance(raw, str | dict):
                 raw = str(raw)
-            try:
-                answer = parse_answer(
-                    review.record.request, raw, by=reviewer, at=self._now, channel="plain"
-                )
-            except RecursionError:
-                problem = FieldProblem("", "this is nested too deeply")
-                raise InvalidAnswer(request_id, [problem]) from None
+            answer = parse_answer(
+                review.record.request, raw, by=reviewer, at=self._now, channel="plain"
+            )
             return self._answer(memory, answer)
 
         if request_id is None and _taken_by_others(self._workflow, self._gate):
@@ -228,7 +263,11 @@ class Gatekeeper:
                 return act(memory)
             except AnswerRefused as error:
                 self._tell_refusal(error, by)
-                return None
+            except RecursionError:
+                problem = FieldProblem("", "this is nested too deeply")
+                request_id = str(getattr(event, "request_id", None))
+                self._tell_refusal(InvalidAnswer(request_id, [problem]), by)
+            return None
 
     def _is_mine(self, event: Event) -> bool:
         """Tell whether to speak for an id: it is this gate's, or no gate's and this is first."""
@@ -271,6 +310,7 @@ class Gatekeeper:
             self._tell_refusal(error, answer.by.id)
             return self._at_deadline(memory, review)
         if record is before:
+            self._tell(record)  # the same answer again: the same receipt
             return None
         if record.status is RequestStatus.OPEN:
             memory.ledger = memory.ledger.with_open(review.model_copy(update={"record": record}))
@@ -280,7 +320,7 @@ class Gatekeeper:
 
     def _effective(self, review: OpenReview, answer: Answer) -> Event:
         """Return the proposal as this answer would let it pass; its own model has the last word."""
-        proposal: Event = self._proposals.load(review.proposal)
+        proposal = self._loaded(review)
         match answer.decision:
             case Edit(subject=data):
                 return edited(proposal, review.subject_field, answer.request_id, data)
@@ -297,6 +337,7 @@ class Gatekeeper:
         deadline = review.record.policy.deadline
         if deadline is None or event.at < deadline:
             raise StaleRequest(event.request_id, reason="its deadline has not passed")
+        # Whoever keeps the time says what it is, as a channel says who answers.
         self._now = max(self._now, event.at)
         return self._at_deadline(memory, review)
 
@@ -326,13 +367,13 @@ class Gatekeeper:
     ) -> Event:
         """Close a request and say what follows from its outcome."""
         gate, request = self._gate, record.request
-        proposal = proposal if proposal is not None else self._proposals.load(review.proposal)
+        proposal = proposal if proposal is not None else self._loaded(review)
         follow_up: ReviewRequest | None = None
         if record.status is RequestStatus.ESCALATED:
-            follow_up = self._requests().escalated(record)
+            follow_up = self._requests(memory).escalated(record)
         elif record.status is RequestStatus.EDITED:
             subject = describe(subject_in(proposal, review.subject_field))
-            follow_up = self._requests().edited(record, subject)
+            follow_up = self._requests(memory).edited(record, subject)
         if follow_up is not None:
             record = record.model_copy(update={"superseded_by": follow_up.request_id})
         memory.ledger = memory.ledger.with_closed(record)
@@ -356,7 +397,6 @@ class Gatekeeper:
             self._await_revision(memory, record, review.thread)
             assert gate.revise is not None  # noqa: S101 - a gate that allows it has it
             return gate.revise(**content)
-        self._close_thread(memory, request, review.thread)
         return self._outcome(record, content)
 
     def _outcome(self, record: ReviewRecord, content: dict[str, Any]) -> Event:
@@ -381,10 +421,6 @@ class Gatekeeper:
         waiting = again(request, feedback=feedback, previous=None, sent_back=request.sent_back + 1)
         memory.ledger = memory.ledger.with_awaited(waiting, thread)
 
-    def _close_thread(self, memory: Memory, request: ReviewRequest, thread: str) -> None:
-        if thread:
-            memory.ledger = memory.ledger.with_thread(thread, request)
-
     def _tell_refusal(self, error: AnswerRefused, by: str | None) -> None:
         self._ctx.write_event_to_stream(
             ReviewRefusedEvent(
@@ -407,7 +443,7 @@ def _last_of(ledger: Ledger, thread: str) -> ReviewRequest | None:
     """Find the request about the last draft of a thing under review that has a key."""
     opened = [review.record.request for review in ledger.open.values() if review.thread == thread]
     awaited = [item.request for item in ledger.awaiting.values() if item.thread == thread]
-    return next(iter([*opened[-1:], *awaited[-1:]]), ledger.threads.get(thread))
+    return next(iter([*opened[-1:], *awaited[-1:]]), None)
 
 
 def _exhausted(request: ReviewRequest) -> bool:
@@ -442,14 +478,3 @@ def _taken_by_others(workflow: Workflow, gate: Review) -> bool:
     """Tell whether a step that is no gate accepts plain answers, so that this one may be for it."""
     gate_steps = {other.step_name for other in gate.siblings(workflow).values()}
     return bool(steps_accepting(workflow, HumanResponseEvent) - gate_steps)
-
-
-def _warn_of_timeout(workflow: Workflow) -> None:
-    seconds = timeout_of(workflow)
-    if seconds is not None:
-        warnings.warn(
-            f"{type(workflow).__name__} has timeout={seconds} seconds: a run that waits for people "
-            "longer than that is killed. Create it with timeout=None.",
-            TimeoutWarning,
-            stacklevel=2,
-        )

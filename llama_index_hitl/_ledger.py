@@ -18,6 +18,7 @@ from workflows.events import InputRequiredEvent
 
 from llama_index_hitl._upstream import execution_of_step, has_collected
 from llama_index_hitl.models import (
+    UNCHECKED,
     Answer,
     Identifier,
     JsonObject,
@@ -94,14 +95,14 @@ class Ledger(Value):
     Attributes:
         open: Requests that wait for answers, by id.
         awaiting: Requests that were sent back, by id, until the next draft comes.
-        threads: The last request of each thread with a key that ended otherwise.
         closed: Closed requests, oldest first.
+        asked: How many requests were made so far.
     """
 
     open: dict[str, OpenReview] = Field(default_factory=dict)
     awaiting: dict[str, AwaitedRevision] = Field(default_factory=dict)
-    threads: dict[str, ReviewRequest] = Field(default_factory=dict)
     closed: tuple[ClosedReview, ...] = ()
+    asked: int = 0
 
     def closed_review(self, request_id: str) -> ClosedReview | None:
         """Return what is left of a closed request, or None."""
@@ -133,12 +134,6 @@ class Ledger(Value):
         awaited = AwaitedRevision(request=request, thread=thread)
         return self.model_copy(update={"awaiting": {**self.awaiting, request.request_id: awaited}})
 
-    def with_thread(self, thread: str, request: ReviewRequest) -> Ledger:
-        """Return the ledger with this request as the last one of its thread."""
-        others = {key: value for key, value in self.threads.items() if key != thread}
-        kept = dict([*others.items(), (thread, request)][-_CLOSED_LIMIT:])
-        return self.model_copy(update={"threads": kept})
-
 
 # A buffer holds at most one event. Upstream resolves a plain InputRequiredEvent from every
 # snapshot, on every runtime, without being told of it; a type of our own it would refuse to load.
@@ -165,7 +160,9 @@ async def remembered(ctx: Context[Any]) -> AsyncIterator[Memory]:
     else:
         # Upstream empties the buffer when this step completes, and leaves it if the step fails.
         stored = found[0].get("memory")
-    memory = Memory(Ledger.model_validate(stored) if stored is not None else Ledger())
+    # Digests are checked when an answer comes, of the one request that it is for.
+    ledger = Ledger() if stored is None else Ledger.model_validate(stored, context=UNCHECKED)
+    memory = Memory(ledger)
     yield memory
     event = _EVENT(memory=memory.ledger.model_dump(mode="json"))
     # Three expected and at most one there: upstream keeps the event and waits for more.

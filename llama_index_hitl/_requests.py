@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from llama_index_hitl.models import (
     RuleVerdict,
     StageApproval,
     Subject,
+    digest_of,
 )
 from llama_index_hitl.rules import Rule, evaluate
 
@@ -47,13 +47,17 @@ class RequestMaker:
         workflow: The workflow that it is part of; options that are functions are given it.
         ctx: Context of the gate's step.
         now: The present instant.
+        number: How many requests the gate has made in this run before.
     """
 
-    def __init__(self, gate: Review, workflow: Workflow, ctx: Context[Any], now: datetime) -> None:
+    def __init__(
+        self, gate: Review, workflow: Workflow, ctx: Context[Any], now: datetime, number: int
+    ) -> None:
         self._gate = gate
         self._workflow = workflow
         self._ctx = ctx
         self._now = now
+        self._number = number
 
     async def about(
         self,
@@ -76,7 +80,9 @@ class RequestMaker:
         title = await self._resolved(gate.title, event)
         kinds = gate.allowed
         return ReviewRequest(
-            request_id=_new_id(gate.name),
+            request_id=self._new_id(
+                event.request_id if isinstance(event, ReviewOutcomeEvent) else run_id_of(self._ctx)
+            ),
             run_id=run_id_of(self._ctx),
             workflow=self._workflow.workflow_name,
             gate=gate.name,
@@ -104,18 +110,28 @@ class RequestMaker:
             tags=_entries(await self._resolved(gate.tags, event)),
         )
 
+    def _new_id(self, cause: str) -> str:
+        """Return the id of a request, which is the key of its effect: the same in every repetition.
+
+        Args:
+            cause: The run, or the request that this one follows. With it and the number the id is
+                the same again when a run is recovered from a snapshot before the question, and
+                another one in every other run. Its first part says which gate it belongs to.
+        """
+        return f"{self._gate.name}-{digest_of([cause, self._gate.name, self._number])[:16]}"
+
     async def _policy(
         self, event: Event, requester: str | None, approvals: Sequence[StageApproval]
     ) -> ReviewPolicy:
         gate = self._gate
         deadline = await self._resolved(gate.deadline, event)
-        barred = _barred_by_stages(gate.name, _entries(gate.distinct_from), approvals)
+        barred = self._barred_by_stages(approvals)
         if gate.bar_requester:
             if requester is None:
                 raise GateError(f"Gate {gate.name!r} bars the requester, and requester= gave none.")
             barred[requester] = "whoever requests it cannot approve it"
         return ReviewPolicy(
-            reviewers=_entries(await self._resolved(gate.reviewers, event)),
+            reviewers=await self._reviewers(event),
             approvals=1 if isinstance(gate.quorum, dict) else gate.quorum,
             per_role=gate.quorum if isinstance(gate.quorum, dict) else {},
             rejections=gate.rejections,
@@ -124,6 +140,36 @@ class RequestMaker:
             second_person_for_edit=gate.second_person_for_edit,
             deadline=None if deadline is None else self._now + deadline,
         )
+
+    def _barred_by_stages(self, approvals: Sequence[StageApproval]) -> dict[str, str]:
+        """Return who approved the stages that this gate must be distinct from.
+
+        A stage may be named by its gate too.
+        """
+        gate, siblings = self._gate, self._gate.siblings(self._workflow)
+        named = _entries(gate.distinct_from)
+        stages = {n: siblings[n].stage or n if n in siblings else n for n in named}
+        missing = [n for n, stage in stages.items() if stage not in {a.stage for a in approvals}]
+        if missing:
+            known = sorted({other.stage or name for name, other in siblings.items()} - {gate.name})
+            raise MissingApprovals(gate.name, missing, known)
+        return {
+            person: f"approved the earlier stage {approval.stage!r}"
+            for approval in approvals
+            if approval.stage in stages.values()
+            for person in approval.involved
+        }
+
+    async def _reviewers(self, event: Event) -> tuple[str, ...]:
+        """Return who may answer. A look-up that finds nobody must not let everybody in."""
+        option = self._gate.reviewers
+        found = await self._resolved(option, event)
+        if callable(option) and found is not None and not _entries(found):
+            raise GateError(
+                f"reviewers= of gate {self._gate.name!r} found nobody. Return None for anyone whom "
+                "the channel lets in."
+            )
+        return () if found is None else _entries(found)
 
     async def _rule_result(self, event: Event, value: Any) -> RuleResult | None:
         when = self._gate.when
@@ -147,6 +193,8 @@ class RequestMaker:
                 "reviewers": to or request.escalate_to,
                 "approvals": 1,
                 "per_role": {},
+                "rejections": 1,
+                "veto_roles": (),
                 "deadline": self._renewed(request),
             }
         )
@@ -185,16 +233,11 @@ class RequestMaker:
     def _follow_up(self, request: ReviewRequest, **changes: Any) -> ReviewRequest:
         return again(
             request,
-            request_id=_new_id(self._gate.name),
+            request_id=self._new_id(request.request_id),
             supersedes=request.request_id,
             created_at=self._now,
             **changes,
         )
-
-
-def _new_id(gate: str) -> str:
-    """Return a new request id; its first part says which gate it belongs to."""
-    return f"{gate}-{secrets.token_hex(8)}"
 
 
 def shown(text: str | None) -> str | None:
@@ -227,17 +270,3 @@ def _revision_of(event: Event, older: ReviewRequest | None) -> int:
 def _approvals_of(event: Event) -> tuple[StageApproval, ...]:
     """Read who let earlier stages pass; an event of the user's own may carry it along."""
     return _APPROVALS.validate_python(getattr(event, "approvals", ()))
-
-
-def _barred_by_stages(
-    gate: str, stages: Sequence[str], approvals: Sequence[StageApproval]
-) -> dict[str, str]:
-    missing = [stage for stage in stages if stage not in {a.stage for a in approvals}]
-    if missing:
-        raise MissingApprovals(gate, missing)
-    return {
-        person: f"approved the earlier stage {approval.stage!r}"
-        for approval in approvals
-        if approval.stage in stages
-        for person in approval.approvers
-    }

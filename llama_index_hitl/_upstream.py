@@ -6,6 +6,7 @@ leans on.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -22,6 +23,8 @@ from workflows.runtime.types.results import (
     WaitingForEvent,
 )
 from workflows.runtime.types.ticks import TickAddEvent
+
+from llama_index_hitl.errors import TimeoutWarning
 
 T = TypeVar("T")
 
@@ -49,6 +52,23 @@ def produced_by(function: object) -> list[type[Event]]:
 def timeout_of(workflow: Workflow) -> float | None:
     """Return the seconds after which a workflow gives up; None: never."""
     return workflow._timeout
+
+
+def warn_of_timeout(workflow: Workflow) -> None:
+    """Warn of a time limit that would kill a run while it waits for people."""
+    seconds = timeout_of(workflow)
+    if seconds is not None:
+        warnings.warn(
+            f"{type(workflow).__name__} has timeout={seconds} seconds: a run that waits for people "
+            "longer than that is killed. Create it with timeout=None.",
+            TimeoutWarning,
+            stacklevel=2,
+        )
+
+
+def workflow_of(ctx: Context[Any]) -> Workflow:
+    """Return the workflow that a step's context belongs to."""
+    return ctx._require_internal(fn="workflow_of")._workflow
 
 
 Execution: TypeAlias = StepWorkerContext

@@ -76,6 +76,8 @@ def demo(
     respected); without it, from a scripted model.
     """
     first_draft = _read(scenario, file)
+    if out is not None and not out.absolute().parent.is_dir():
+        _fail(f"{out} cannot be written: there is no folder {out.absolute().parent}.")
     has_key = bool(os.environ.get("OPENAI_API_KEY"))
     by_hand = revise is RevisedBy.HAND or (revise is None and file is not None and not has_key)
     typer.echo(_which_model(model if has_key else None, by_hand=by_hand))
@@ -133,7 +135,8 @@ def _run(
     except KeyboardInterrupt:
         _fail("Interrupted; nothing was decided.", code=130)
     except Unanswered as error:
-        _fail(str(error))
+        # The reviewer has been told on the screen; this is for scripts.
+        _fail("Nothing was decided.", code=130 if "interrupted" in error.reason else 1)
     except HitlError as error:
         _fail(str(error))
     except Exception as error:  # noqa: BLE001 - the edge of the program: say it, exit non-zero
@@ -172,7 +175,8 @@ def _explained(error: Exception) -> str:
 def _report(result: ReviewResult, out: Path | None) -> None:
     typer.echo(f"\n{result.status.upper()} at version {result.version}")
     for answer in result.decisions:
-        said = f" ({answer.comment})" if answer.comment else ""
+        words = answer.decision.feedback if answer.decision.kind == "revise" else answer.comment
+        said = f" ({words})" if words else ""
         typer.echo(f"  {answer.decision.kind} by {answer.by.id}{said}")
     text = _text_of(result)
     if result.status is not ResultStatus.APPROVED:

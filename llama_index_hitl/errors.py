@@ -15,6 +15,10 @@ class HitlError(Exception):
     """Root of every error that this package raises on purpose."""
 
 
+class TimeoutWarning(UserWarning):
+    """A workflow with a time limit is about to wait for people: the limit will kill the run."""
+
+
 @dataclass(frozen=True)
 class FieldProblem:
     """One thing that is wrong in an answer.
@@ -77,7 +81,8 @@ class UnknownRequest(AnswerRefused, LookupError):
 
     def __init__(self, request_id: str | None) -> None:
         super().__init__(
-            f"There is no request {request_id!r} here. Answer with the request_id of a request "
+            f"There is no request {request_id!r} here, or it was closed too long ago to be "
+            "remembered. Answer with the request_id of a request "
             "that this run has asked.",
             request_id=request_id,
         )
@@ -185,13 +190,14 @@ class AmbiguousRevision(HitlError):
 class MissingApprovals(HitlError):
     """A gate must bar the approvers of an earlier stage and cannot see who they were."""
 
-    def __init__(self, gate: str, stages: Iterable[str]) -> None:
+    def __init__(self, gate: str, stages: Iterable[str], known: Iterable[str] = ()) -> None:
         self.gate = gate
         self.stages = tuple(stages)
         super().__init__(
             f"Gate {gate!r} is distinct from {', '.join(self.stages)}, but the event that reached "
             "it does not carry that stage's approvals. Review the approved event of that stage, "
-            "or build your event with approvals=event.approvals."
+            "or build your event with approvals=event.approvals. The other stages of this "
+            f"workflow are: {', '.join(known) or 'none'}."
         )
 
 

@@ -7,9 +7,9 @@ takes any keyword without a word.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field, model_validator
 from workflows.events import Event, HumanResponseEvent, InputRequiredEvent, SerializableEvent
 
 from llama_index_hitl.clock import utc_now
@@ -20,13 +20,16 @@ from llama_index_hitl.models import (
     Edit,
     Feedback,
     Outcome,
+    RequestStatus,
     Respond,
     Reviewer,
     ReviewRecord,
     ReviewRequest,
     Revise,
+    RuleVerdict,
     StageApproval,
 )
+from llama_index_hitl.policies import tally
 from llama_index_hitl.rendering import render_prompt, text_of
 
 
@@ -106,11 +109,11 @@ class ReviewDeadlineEvent(HumanResponseEvent):
 
     Attributes:
         request_id: The request.
-        at: The present instant, at or after the deadline.
+        at: The present instant, at or after the deadline; now, if left out.
     """
 
     request_id: str
-    at: AwareDatetime
+    at: AwareDatetime = Field(default_factory=utc_now)
 
 
 class ReviewUpdatedEvent(Event):
@@ -168,10 +171,20 @@ class ReviewOutcomeEvent(Event):
         earlier: The requests that this one took the place of by an edit or an escalation, in order.
     """
 
+    statuses: ClassVar[frozenset[RequestStatus]] = frozenset(RequestStatus)
+    """What the record of such an event can say."""
+
     record: ReviewRecord
     proposal: SerializableEvent
     subject_field: str | None = None
     earlier: tuple[ReviewRecord, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_what_the_record_says(self) -> Self:
+        if self.record.status not in self.statuses:
+            name = type(self).__name__
+            raise ValueError(f"{name} cannot be made of a request that is {self.record.status}")
+        return self
 
     @property
     def subject(self) -> Any:
@@ -223,7 +236,23 @@ class ReviewOutcomeEvent(Event):
 
 
 class Approved(ReviewOutcomeEvent):
-    """It may happen: exactly `subject`, which is what was shown, or what somebody edited it to."""
+    """It may happen: exactly `subject`, which is what was shown, or what somebody edited it to.
+
+    Raises:
+        pydantic.ValidationError: The record does not hold the answers that it takes.
+    """
+
+    statuses = frozenset({RequestStatus.APPROVED})
+
+    @model_validator(mode="after")
+    def _is_approved(self) -> Self:
+        record, rule = self.record, self.record.request.rule
+        by_rule = rule is not None and rule.verdict is RuleVerdict.APPROVE
+        answers = record.answers
+        at = answers[-1].at if answers else record.request.created_at
+        if not by_rule and tally(answers, record.policy, at).status is not RequestStatus.APPROVED:
+            raise ValueError("the answers on record do not come to an approval")
+        return self
 
     @property
     def effect_key(self) -> str:
@@ -256,7 +285,7 @@ class Approved(ReviewOutcomeEvent):
             stage=request.stage or request.gate,
             request_id=request.request_id,
             # Whoever edited it has had a hand in it, also where somebody else approved the edit.
-            answers=(*self._earlier_edits, *self.answers),
+            answers=(*(a for record in self.earlier for a in record.answers), *self.answers),
         )
         return (*request.approvals, mine)
 
@@ -264,9 +293,13 @@ class Approved(ReviewOutcomeEvent):
 class Rejected(ReviewOutcomeEvent):
     """It may not happen: rejected by people or a rule, or the approvals cannot be reached."""
 
+    statuses = frozenset({RequestStatus.REJECTED, RequestStatus.NO_QUORUM})
+
 
 class Expired(ReviewOutcomeEvent):
     """It may not happen: nobody decided in time. Expired is not rejected."""
+
+    statuses = frozenset({RequestStatus.EXPIRED})
 
 
 class Revision(ReviewOutcomeEvent):
@@ -275,6 +308,8 @@ class Revision(ReviewOutcomeEvent):
     Where several drafts are under way at one gate, build the new one with
     `revision_of=event.request_id`, or give the gate a `key`.
     """
+
+    statuses = frozenset({RequestStatus.REVISED})
 
     @property
     def history(self) -> tuple[Feedback, ...]:
@@ -285,6 +320,8 @@ class Revision(ReviewOutcomeEvent):
 class RevisionsExhausted(ReviewOutcomeEvent):
     """It was sent back more often than the gate lets it."""
 
+    statuses = frozenset({RequestStatus.REVISED})
+
 
 class Responded(ReviewOutcomeEvent):
     """A question was answered.
@@ -293,6 +330,8 @@ class Responded(ReviewOutcomeEvent):
         response: The response as JSON. A subclass may declare the field with a pydantic model as
             its type, and gets that.
     """
+
+    statuses = frozenset({RequestStatus.RESPONDED})
 
     response: Any = None
 

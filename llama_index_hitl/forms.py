@@ -253,7 +253,7 @@ def _from_text(request: ReviewRequest, raw: str) -> dict[str, Any]:
     if text.startswith("{"):
         try:
             loaded = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problem = FieldProblem("", f"this is not JSON: {error}")
             raise InvalidAnswer(request.request_id, [problem]) from None
         return cast("dict[str, Any]", loaded)
@@ -315,7 +315,8 @@ def _decision_data(
         raise InvalidAnswer(request.request_id, problems)
     if kind is DecisionKind.ESCALATE and isinstance(data.get("to"), str):
         data["to"] = [part.strip() for part in data["to"].split(",") if part.strip()]
-    if target is not None and target not in data and (collected or kind is DecisionKind.EDIT):
+    given = kind is DecisionKind.EDIT or target in form
+    if target is not None and target not in data and (collected or given):
         data[target] = collected
     return data
 
@@ -367,7 +368,7 @@ def _parsed(text: str, widget: Widget) -> JsonValue:
         if widget == "number":
             return float(text)
         return cast("JsonValue", json.loads(text))
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RecursionError):
         wanted = {"boolean": "true or false", "integer": "a whole number", "number": "a number"}
         raise ValueError(f"this must be {wanted.get(widget, 'JSON')}") from None
 

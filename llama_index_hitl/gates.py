@@ -20,7 +20,8 @@ from pydantic import BaseModel, ValidationError
 from workflows import Context, Workflow, step
 from workflows.events import Event, HumanResponseEvent, StopEvent
 
-from llama_index_hitl._gatekeeper import INLINE_GATE, Gatekeeper
+from llama_index_hitl._declaration import check_options, check_place
+from llama_index_hitl._gatekeeper import Gatekeeper
 from llama_index_hitl._upstream import produced_by
 from llama_index_hitl.clock import Clock
 from llama_index_hitl.errors import GateError
@@ -38,6 +39,7 @@ from llama_index_hitl.events import (
 )
 from llama_index_hitl.forms import problems_of
 from llama_index_hitl.models import (
+    INLINE_GATE,
     DeadlineAction,
     DecisionKind,
     Escalate,
@@ -85,11 +87,12 @@ class Review:
         body: What there is to know, in Markdown.
         evidence: What helps to decide.
         stage: Name of the stage; the gate's name if left out.
-        reviewers: Ids and `role:...` entries; empty: anyone whom the channel lets in.
+        reviewers: Ids and `role:...` entries; empty: anyone whom the channel lets in. A function
+            returns None for that: one that finds nobody raises.
         quorum: Approvals needed; `all`; or so many for each role, as `{"legal": 2}`.
         rejections: Rejections that reject; 1 is a veto for everyone.
         veto_roles: Roles whose single rejection rejects.
-        distinct_from: Earlier stages whose approvers may not answer here.
+        distinct_from: Earlier stages, or their gates, whose approvers may not answer here.
         requester: Id of the person on whose behalf the run asks.
         bar_requester: The requester may not answer.
         second_person_for_edit: An edited subject needs the approval of somebody else.
@@ -106,7 +109,8 @@ class Review:
         key: Name of the field of the event that says which thing is under review. A newer draft of
             the same thing supersedes the open request for the older one. None: every event is a
             thing of its own, and a draft that comes after `Revise` is the revision of that one.
-        when: Rule that says whether a person is needed; None: always.
+        when: Rule that says whether a person is needed, or a function `(workflow, event) -> Rule`;
+            None: always.
         priority: How urgent it is.
         tags: Words to find it by.
         clock: Where the time comes from; by default the workflow's attribute `clock`, or UTC now.
@@ -119,7 +123,8 @@ class Review:
         name: Name of the gate: that of the attribute.
 
     Raises:
-        GateError: The declaration cannot work; raised when it is made, or when the class is.
+        GateError: The declaration cannot work; raised when it is made, or when the class is (where
+            Python 3.11 wraps it into a RuntimeError, whose `__cause__` it is).
     """
 
     event: type[Event]
@@ -129,7 +134,7 @@ class Review:
     body: Option[str] = ""
     evidence: Option[Sequence[Evidence]] = ()
     stage: str | None = None
-    reviewers: Option[Sequence[str] | str] = ()
+    reviewers: Option[Sequence[str] | str | None] = ()
     quorum: int | Literal["all"] | dict[str, int] = 1
     rejections: int = 1
     veto_roles: Sequence[str] | str = ()
@@ -167,20 +172,23 @@ class Review:
             found = getattr(self, option)
             if found is not None and not (isinstance(found, type) and issubclass(found, base)):
                 raise GateError(f"{option}= must be a subclass of {base.__name__}, not {found!r}.")
+            fields = {} if found is None else found.model_fields
+            own = [n for n, f in fields.items() if f.is_required() and n not in base.model_fields]
+            if own:
+                raise GateError(
+                    f"The event for {option}= has fields that nobody fills: {', '.join(own)}. "
+                    "Give them default values."
+                )
         if self.event is self.approved:
             raise GateError(
                 f"{self.event.__name__} would be sent back to the gate that approved it; give the "
                 "gate an approved= event of its own."
             )
-        if self.subject is not None and self.subject not in self.event.model_fields:
-            fields = ", ".join(self.event.model_fields) or "none"
-            raise GateError(
-                f"{self.event.__name__} has no field {self.subject!r} (its fields: {fields})."
-            )
         if self.bar_requester and self.requester is None:
             raise GateError("bar_requester= needs requester=, whose run this is.")
         if self.max_revisions is not None and self.revise is None:
             raise GateError("max_revisions= needs revise=, the event that asks for a new draft.")
+        check_options(self)
         self._check_decisions()
         self._check_policy()
 
@@ -200,7 +208,7 @@ class Review:
     def _check_policy(self) -> None:
         """Refuse what can never be reached, as far as it is known before anything is asked."""
         by_role = self.quorum if isinstance(self.quorum, dict) else {}
-        reviewers = (self.reviewers,) if isinstance(self.reviewers, str) else self.reviewers
+        reviewers = (self.reviewers,) if isinstance(self.reviewers, str) else self.reviewers or ()
         votes = {"approvals": self.quorum, "per_role": by_role, "rejections": self.rejections}
         if by_role or (callable(reviewers) and self.quorum == "all"):
             votes["approvals"] = 1
@@ -211,8 +219,6 @@ class Review:
         except ValidationError as error:
             said = "; ".join(str(problem) for problem in problems_of(error))
             raise GateError(f"Such votes cannot be: {said}.") from None
-        if isinstance(self.deadline, timedelta) and self.deadline <= timedelta(0):
-            raise GateError("deadline= must be longer than no time at all.")
         if isinstance(self.max_revisions, int) and self.max_revisions < 0:
             raise GateError("max_revisions= cannot be less than 0.")
 
@@ -254,7 +260,7 @@ class Review:
     @property
     def step_name(self) -> str:
         """Name of the step that this gate becomes."""
-        return f"{self.name}_gate"
+        return self.name + _STEP_SUFFIX
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Become a step of the class that this gate is put into."""
@@ -266,12 +272,17 @@ class Review:
             raise GateError(
                 f"A gate cannot be named {INLINE_GATE!r}: that is for inline questions."
             )
+        if hasattr(Workflow, name) or name == "clock":
+            raise GateError(
+                f"A gate cannot be named {name!r}: a workflow has something else there."
+            )
         object.__setattr__(self, "name", name)
         if self.step_name in vars(owner):
             raise GateError(
                 f"{owner.__name__}.{self.step_name} is in the way of gate {name!r}; rename one."
             )
         self._refuse_other_stop_event(owner)
+        check_place(self, owner, (g for n, g in gates_of(owner).items() if n != name and g.name))
         # Upstream finds steps among the functions of the class; a name is all it takes.
         setattr(owner, self.step_name, self._make_step(owner))
 
@@ -314,6 +325,7 @@ class Review:
             return await Gatekeeper(gate, self, ctx).handle(ev)
 
         returns = [ReviewRequestEvent, *self.outcome_types, *([StopEvent] if self.ends_run else [])]
+        gate_step.gate = self  # type: ignore[attr-defined] # how `gates_of` finds it
         gate_step.__name__ = self.step_name
         gate_step.__qualname__ = f"{owner.__qualname__}.{self.step_name}"
         gate_step.__module__ = owner.__module__
@@ -339,6 +351,8 @@ class Review:
                     )
 
 
+_STEP_SUFFIX = "_gate"
+
 _OUTCOMES: dict[str, type[ReviewOutcomeEvent]] = {
     "approved": Approved,
     "revise": Revision,
@@ -352,6 +366,7 @@ _OUTCOMES: dict[str, type[ReviewOutcomeEvent]] = {
 def gates_of(workflow: Workflow | type[Workflow]) -> dict[str, Review]:
     """Return the gates of a workflow by name, in a stable order."""
     cls = workflow if isinstance(workflow, type) else type(workflow)
-    names = sorted({name for base in cls.__mro__ for name in vars(base)})
-    found = {name: getattr(cls, name, None) for name in names}
-    return {name: gate for name, gate in found.items() if isinstance(gate, Review)}
+    # By their steps: those are what runs, whatever has become of the attribute in a subclass.
+    names = sorted({n for base in cls.__mro__ for n in vars(base) if n.endswith(_STEP_SUFFIX)})
+    found = [getattr(getattr(cls, name), "gate", None) for name in names]
+    return {gate.name: gate for gate in found if isinstance(gate, Review)}

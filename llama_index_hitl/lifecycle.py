@@ -208,7 +208,9 @@ def _delegate(record: ReviewRecord, answer: Answer, decision: Delegate) -> Revie
     """Move one vote to another person; the request stays open and the votes so far stand."""
     policy, giver = record.policy, answer.by
     problem = None
-    if decision.to == giver.id:
+    if policy.per_role:
+        problem = "a role's approval cannot be handed to somebody whose roles are not known"
+    elif decision.to == giver.id:
         problem = "cannot delegate to oneself"
     elif decision.to.startswith(ROLE_PREFIX):
         problem = "a vote is delegated to a person, not to a role"

@@ -22,8 +22,18 @@ from pydantic import (
     FiniteFloat,
     JsonValue,
     StringConstraints,
+    ValidationInfo,
     model_validator,
 )
+
+INLINE_GATE = "ask"
+"""The gate of questions that are asked inline; no `Review` may have this name."""
+
+RULE_PREFIX = "rule:"
+"""What the id of a rule, or of a deadline, that decided begins with."""
+
+UNCHECKED: dict[str, bool] = {"unchecked": True}
+"""Validation context for requests that were checked before; compared by identity."""
 
 ROLE_PREFIX = "role:"
 """What a reviewer entry that names a role begins with, as in `role:legal`."""
@@ -77,6 +87,8 @@ class Reviewer(Value):
     def _is_no_role(self) -> Self:
         # Somebody who signs up as "role:legal" must not answer what is for the role.
         _refuse_prefix((self.id, *self.roles))
+        if self.kind == "human" and self.id.startswith(RULE_PREFIX):
+            raise ValueError(f"{self.id!r} is the name of a rule, not of a person")
         return self
 
 
@@ -459,6 +471,12 @@ class StageApproval(Value):
         """Ids of those who approved it, as it was or edited, in order."""
         return tuple(a.by.id for a in self.answers if isinstance(a.decision, Approve | Edit))
 
+    @property
+    def involved(self) -> tuple[str, ...]:
+        """Ids of the approvers and of those who chose one, by delegating to them."""
+        chose = (Approve, Edit, Delegate)
+        return tuple(a.by.id for a in self.answers if isinstance(a.decision, chose))
+
 
 class ReviewRequest(Value):
     """What people are asked. It never changes; a change is a new request with a new id.
@@ -526,8 +544,14 @@ class ReviewRequest(Value):
     tags: tuple[Identifier, ...] = ()
     digest: str = ""
 
+    def actual_digest(self) -> str:
+        """Return the digest of what this request shows, computed anew."""
+        return digest_of(self.model_dump(mode="json", exclude={"digest"}))
+
     @model_validator(mode="after")
-    def _is_whole(self) -> Self:
+    def _is_whole(self, info: ValidationInfo) -> Self:
+        if self.digest and info.context is UNCHECKED:
+            return self
         if not self.allowed:
             raise ValueError("a request must allow at least one decision")
         if DecisionKind.RESPOND in self.allowed and self.response_schema is None:
@@ -540,7 +564,7 @@ class ReviewRequest(Value):
             raise ValueError("the deadline must be after the question is asked")
         if isinstance(self.on_deadline, Escalate) and not (self.on_deadline.to or self.escalate_to):
             raise ValueError("an escalation at the deadline needs somebody to escalate to")
-        actual = digest_of(self.model_dump(mode="json", exclude={"digest"}))
+        actual = self.actual_digest()
         if self.digest and self.digest != actual:
             raise ValueError(
                 f"the digest of request {self.request_id} does not match what it shows: it was "

@@ -31,10 +31,12 @@ from llama_index_hitl._upstream import (
     resolve_from_every_snapshot,
     run_id_of,
     state_of_run,
+    warn_of_timeout,
     work_item_of,
+    workflow_of,
 )
 from llama_index_hitl.clock import Clock, utc_now
-from llama_index_hitl.errors import AnswerRefused, InvalidAnswer, QuestionError
+from llama_index_hitl.errors import AnswerRefused, FieldProblem, InvalidAnswer, QuestionError
 from llama_index_hitl.events import (
     ReviewRefusedEvent,
     ReviewRequestEvent,
@@ -154,7 +156,7 @@ class Resolution:
 
 
 async def ask(
-    ctx: Context[Any], question: Question, *, key: str = "", clock: Clock = utc_now
+    ctx: Context[Any], question: Question, *, key: str = "", clock: Clock | None = None
 ) -> Resolution:
     """Ask a person and wait for the answer, in the middle of a step or a tool.
 
@@ -169,7 +171,7 @@ async def ask(
         ctx: Context of the step.
         question: What to ask. When the step runs again it must ask the same.
         key: Tells questions apart that one step asks at the same time, with `asyncio.gather`.
-        clock: Where the time comes from.
+        clock: Where the time comes from; by default the workflow's attribute `clock`, or UTC now.
 
     Returns:
         What came of it.
@@ -180,6 +182,10 @@ async def ask(
         SubjectError: The subject does not survive being written as JSON.
     """
     execution = execution_of_step()
+    workflow = workflow_of(ctx)
+    own: Clock | None = getattr(workflow, "clock", None)
+    now = clock or own or utc_now
+    warn_of_timeout(workflow)
     session = state_of_run(_Session)
     session.listen(ctx)
     place = session.place_of(execution, key)
@@ -187,7 +193,7 @@ async def ask(
     if session.passed_elsewhere(place, execution, again=taken is not None):
         _refuse_late(ctx, session, session.passed[place].record)
         await _stand_aside(ctx, place)
-    request = _request(ctx, question, place, clock)
+    request = _request(ctx, question, place, now)
     if taken is not None:
         # An earlier call of this step was given the answer, and then waited again or failed.
         resolution = _resolve(question, request, Answer.model_validate(taken))
@@ -218,6 +224,10 @@ async def _first_valid(
             return _resolve(question, request, answer)
         except AnswerRefused as error:
             _refuse(ctx, error, answer)
+        except RecursionError:
+            problem = FieldProblem("", "this is nested too deeply")
+            _refuse(ctx, InvalidAnswer(request_id, [problem]), answer)
+    session.rest(execution)
     if woken_by is not None:
         keep_waiting(ReviewResponseEvent, request_id, requirements)
     await ctx.wait_for_event(
@@ -335,6 +345,7 @@ class _Session:
         self._answers: dict[str, list[Answer]] = {}
         self._heard: dict[str, int] = {}
         self._position = 0
+        self._resting: list[Execution] = []
 
     def listen(self, ctx: Context[Any]) -> None:
         """Note the answers that have come since the last time."""
@@ -358,6 +369,11 @@ class _Session:
             self._heard[request_id] = position + 1
             yield answers[position]
 
+    def rest(self, execution: Execution) -> None:
+        """Note that a call of a step is about to end, to be repeated when an answer comes."""
+        at_work = (other for other in self._resting if not other.sends.closed)
+        self._resting = [*at_work, execution]
+
     def place_of(self, execution: Execution, key: str) -> str:
         """Name the question by the work item, its key, and how many came before it in this call."""
         self._counts = {
@@ -379,4 +395,7 @@ class _Session:
         other = self.passed.get(place)
         if other is None or other.execution is execution:
             return False
-        return not (again and may_be_repeated(other.execution))
+        repeated = may_be_repeated(other.execution) or any(
+            execution is other.execution for execution in self._resting
+        )
+        return not (again and repeated)

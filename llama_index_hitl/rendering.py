@@ -44,8 +44,13 @@ def diff_of(request: ReviewRequest) -> tuple[FieldDiff, ...]:
     return tuple(
         _field_diff(name, _text_in(before, name), _text_in(after, name))
         for name in names
-        if before.get(name) != after.get(name)
+        if _written(before, name) != _written(after, name)
     )
+
+
+def _written(data: dict[str, JsonValue], name: str) -> str | None:
+    """Return a value so that no two different ones look alike: True is not 1, null not absent."""
+    return json.dumps(data[name], sort_keys=True) if name in data else None
 
 
 def _text_in(data: dict[str, JsonValue], name: str) -> str:
@@ -54,8 +59,8 @@ def _text_in(data: dict[str, JsonValue], name: str) -> str:
 
 def _field_diff(name: str, before: str, after: str) -> FieldDiff:
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=3)
-    kept = tuple(line for line in lines if not line.startswith(("--- ", "+++ ")))
-    return FieldDiff(field=name, before=before, after=after, lines=kept)
+    # The first two lines are file headers; text may look like them, so they go by number.
+    return FieldDiff(field=name, before=before, after=after, lines=tuple(lines)[2:])
 
 
 def render_prompt(request: ReviewRequest) -> str:

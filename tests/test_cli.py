@@ -78,7 +78,8 @@ def test_nothing_is_approved_by_empty_lines_or_by_leaving(tmp_path: Path) -> Non
     out = tmp_path / "out.md"
     run = hitl("demo", "--out", str(out), typed="\n\nyes\n")
     assert run.returncode == 1
-    assert "still open" in run.stderr
+    assert "stays open" in run.stdout
+    assert "Nothing was decided" in run.stderr
     assert not out.exists()
 
 
@@ -152,12 +153,24 @@ def test_a_file_that_is_not_there_or_does_not_fit_is_refused(tmp_path: Path) -> 
     assert "document and code" in run.stderr
 
 
-def test_an_accepted_text_that_cannot_be_written_is_shown_and_not_lost(tmp_path: Path) -> None:
-    run = hitl(
-        "demo", "--out", "no/such/folder/out.md", typed="approve\napprove\n", folder=tmp_path
-    )
+def test_a_folder_that_is_not_there_is_noticed_before_anybody_is_asked(tmp_path: Path) -> None:
+    run = hitl("demo", "--out", "no/such/folder/out.md", folder=tmp_path)
     assert run.returncode == 1
-    assert "cannot be written" in run.stderr
+    assert "there is no folder" in run.stderr
+    assert "approve" not in run.stdout
+
+
+def test_an_accepted_text_that_cannot_be_written_is_shown_and_not_lost(tmp_path: Path) -> None:
+    out = tmp_path / "out.md"
+    script = (
+        "import os, pathlib\n"
+        "def gone(*_, **__): raise OSError(28, 'No space left on device')\n"
+        "pathlib.Path.write_text = gone\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(script)
+    run = hitl("demo", "--out", str(out), typed="approve\napprove\n", PYTHONPATH=str(tmp_path))
+    assert run.returncode == 1
+    assert "No space left" in run.stderr
     assert "What was proposed, in full." in run.stdout
 
 

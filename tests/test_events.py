@@ -39,8 +39,8 @@ from llama_index_hitl import (
     utc_now,
 )
 from llama_index_hitl.errors import FieldProblem
-from llama_index_hitl.lifecycle import open_record, take_answer
-from llama_index_hitl.models import DecisionKind, Feedback, StageApproval, Subject
+from llama_index_hitl.lifecycle import Command, close, open_record, take_answer
+from llama_index_hitl.models import DecisionKind, Feedback, RequestStatus, StageApproval, Subject
 from llama_index_hitl.rendering import render_prompt
 
 NOW = SetClock().now
@@ -183,6 +183,11 @@ def test_instants_have_a_time_zone():
 
 # --------------------------------------------------------------------------- as JSON
 
+
+def expired():
+    return close(record(), Command.EXPIRE, at=NOW, reason="Nobody came.")
+
+
 EVENTS: list[Event] = [
     ReviewRequestEvent(request=request()),
     ReviewResponseEvent(answer=answer(Edit(subject={"text": "x", "n": [1, None, 2.5]}))),
@@ -202,7 +207,7 @@ EVENTS: list[Event] = [
     Revision(record=record(Revise(feedback="more")), proposal=Draft(text="AI")),
     RevisionsExhausted(record=record(Revise(feedback="more")), proposal=Draft(text="AI")),
     Responded(record=record(Respond(response={"grade": 4})), proposal=Draft(text="x"), response=4),
-    Expired(record=record(), proposal=Draft(text="AI")),
+    Expired(record=expired(), proposal=Draft(text="AI")),
 ]
 
 
@@ -316,3 +321,27 @@ async def test_an_empty_subclass_is_enough_to_route():
         (event,) = await live.open()
         await live.tell(event.answer(Approve(), by="erin"))
         assert await live.result() == result
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Approved(record=record(), proposal=Draft(text="AI")),
+        lambda: Approved(record=record(Reject()), proposal=Draft(text="AI")),
+        lambda: Rejected(record=record(Approve()), proposal=Draft(text="AI")),
+        lambda: Revision(record=record(Approve()), proposal=Draft(text="AI")),
+        lambda: Expired(record=record(Reject()), proposal=Draft(text="AI")),
+    ],
+)
+def test_an_outcome_that_its_record_does_not_hold_cannot_be_made(make):
+    with pytest.raises(ValueError, match="cannot be made of a request that is"):
+        make()
+
+
+def test_an_approval_that_its_answers_do_not_come_to_cannot_be_made():
+    forged = record()
+    forged = forged.model_copy(
+        update={"outcome": forged.outcome.model_copy(update={"status": RequestStatus.APPROVED})}
+    )
+    with pytest.raises(ValueError, match="do not come to an approval"):
+        Approved(record=forged, proposal=Draft(text="mine"))

@@ -383,7 +383,7 @@ async def test_a_superseded_draft_is_not_counted_as_sent_back(start: Start):
     assert type(await live.result()) is RevisionsExhausted
 
 
-async def test_a_draft_after_a_rejection_continues_the_numbers_of_its_thing(start: Start):
+async def test_a_thing_that_was_decided_begins_anew_when_it_comes_again(start: Start):
     class Flow(chapters(key="book")):
         pass
 
@@ -394,7 +394,8 @@ async def test_a_draft_after_a_rejection_continues_the_numbers_of_its_thing(star
     a, _ = await live.open()
     await live.tell(a.answer(Approve(), by="erin"))
     (again,) = asked(await live.tell(Redo(book="A", text="later")))
-    assert (again.request.revision, again.request.supersedes) == (2, a.request_id)
+    assert (again.request.revision, again.request.supersedes) == (1, None)
+    assert (again.request.sent_back, again.request.feedback) == (0, ())
 
 
 async def test_a_key_of_the_subject_works_in_the_second_stage_too(start: Start):

@@ -557,7 +557,7 @@ def ruled(verdict):
 
 
 def ruling(record, decision, kind="rule"):
-    by = Reviewer(id="rule:small amounts", kind=kind)
+    by = Reviewer(id="rule:small amounts" if kind == "rule" else "ann", kind=kind)
     return Answer.to(record.request, decision, by=by, at=T0, channel="rule")
 
 

@@ -545,7 +545,10 @@ async def test_promise_03_the_same_answer_again_is_no_new_answer(start: Start):
     later = request.answer(Approve(comment="fine"), by="erin")
     assert statuses(await live.tell(erin)) == ["open"]
     events = await live.tell(erin, later)
-    assert (statuses(events), codes(events)) == ([], [])
+    # The same receipt, twice: one vote, still open.
+    assert (statuses(events), codes(events)) == (["open", "open"], [])
+    receipts = [event.record for event in events if isinstance(event, ReviewUpdatedEvent)]
+    assert [(r.outcome.approvals, len(r.answers)) for r in receipts] == [(1, 1), (1, 1)]
     assert flow.paid == []
     await live.tell(request.answer(Approve(), by="frank"))
     events = await live.tell(erin, later)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ from workflows import Context, Workflow
 from workflows.events import Event, StopEvent
 
 from llama_index_hitl.clock import Clock, utc_now
-from llama_index_hitl.errors import HitlError
+from llama_index_hitl.errors import GateError, HitlError
 from llama_index_hitl.events import ReviewOutcomeEvent
 from llama_index_hitl.models import Answer, RequestStatus
 
@@ -90,7 +91,8 @@ def decisions_in(ev: ReviewOutcomeEvent) -> tuple[Answer, ...]:
     """Return every decision made so far, the last ones included."""
     drafts = getattr(ev.proposal, "decisions", ())
     stages = (answer for stage in ev.request.approvals for answer in stage.answers)
-    return (*drafts, *stages, *ev.answers)
+    followed = (answer for record in ev.earlier for answer in record.answers)
+    return (*drafts, *stages, *followed, *ev.answers)
 
 
 def status_of(ev: ReviewOutcomeEvent) -> ResultStatus:
@@ -112,9 +114,9 @@ def one_line(text: str) -> str:
     return line if len(line) <= _TITLE_LIMIT else f"{line[:_TITLE_LIMIT]}…"
 
 
-def reviewers_of(flow: ReviewWorkflow, _: Event) -> Sequence[str]:
-    """Gate option: the reviewers that the workflow was created with."""
-    return flow.reviewers
+def reviewers_of(flow: ReviewWorkflow, _: Event) -> Sequence[str] | None:
+    """Gate option: the reviewers that the workflow was created with; None: anyone."""
+    return flow.reviewers or None
 
 
 def max_revisions_of(flow: ReviewWorkflow, _: Event) -> int | None:
@@ -157,6 +159,29 @@ class ReviewWorkflow(Workflow):
         self.streaming = streaming
         if max_revisions is not None:
             self.max_revisions = max_revisions
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a plain function where the workflow awaits: it would act, and then fail."""
+        super().__init_subclass__(**options)
+        for name, override in vars(cls).items():
+            original = getattr(super(cls, cls), name, None)
+            if inspect.iscoroutinefunction(original) and not inspect.iscoroutinefunction(override):
+                raise GateError(f"{cls.__name__}.{name} must be 'async def'.")
+
+    def filled(self, prompt: str, **values: str) -> str:
+        """Return a prompt with its placeholders filled.
+
+        Raises:
+            GateError: The prompt has other placeholders than those that there are.
+        """
+        try:
+            return prompt.format(**values)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            names = ", ".join(f"{{{name}}}" for name in values)
+            raise GateError(
+                f"A prompt of {type(self).__name__} cannot be filled ({error!r}); it can use "
+                f"{names}, and a brace is written twice: {prompt[:80]!r}"
+            ) from error
 
     def get_llm(self) -> LLM:
         """Return the model; OpenAI's is made when it is first needed.

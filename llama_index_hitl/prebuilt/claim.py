@@ -106,7 +106,9 @@ class ClaimReview(ReviewWorkflow):
     approval = Review(
         ClaimProposed,
         subject="decision",
-        title=lambda _, ev: f"Claim: {ev.decision.decision} ({ev.decision.risk_level} risk)",
+        title=lambda _, ev: (
+            f"The model proposes: {ev.decision.decision} ({ev.decision.risk_level} risk)"
+        ),
         body=lambda _, ev: ev.claim,
         evidence=lambda _, ev: ev.evidence,
         reviewers=reviewers_of,
@@ -148,7 +150,7 @@ class ClaimReview(ReviewWorkflow):
         """
         listed = "\n".join(f"- {item.title}: {item.body}" for item in evidence) or "none"
         return await self.predict(
-            ClaimDecision, self.decide_prompt.format(claim=claim, evidence=listed)
+            ClaimDecision, self.filled(self.decide_prompt, claim=claim, evidence=listed)
         )
 
     async def execute(self, decision: ClaimDecision, effect_key: str) -> None:

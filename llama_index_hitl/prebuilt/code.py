@@ -90,11 +90,11 @@ class CodeReview(ReviewWorkflow):
 
     async def generate(self, task: str) -> str:
         """Return the first version."""
-        return await self.complete_code(self.generate_prompt.format(task=task))
+        return await self.complete_code(self.filled(self.generate_prompt, task=task))
 
     async def revise(self, task: str, code: Code, feedback: str) -> str:
         """Return the next version."""
-        prompt = self.revise_prompt.format(task=task, feedback=feedback, code=code.code)
+        prompt = self.filled(self.revise_prompt, task=task, feedback=feedback, code=code.code)
         return await self.complete_code(prompt)
 
     async def complete_code(self, prompt: str) -> str:

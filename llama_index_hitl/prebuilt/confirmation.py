@@ -99,7 +99,9 @@ class ConfirmUnderstanding(ReviewWorkflow):
         Raises:
             ModelOutputError: It does not give a valid understanding.
         """
-        prompt = self.understand_prompt.format(request=request, corrections=corrections or "none")
+        prompt = self.filled(
+            self.understand_prompt, request=request, corrections=corrections or "none"
+        )
         return await self.predict(Understanding, prompt)
 
     async def execute(self, understanding: Understanding, effect_key: str) -> None:

@@ -87,11 +87,11 @@ class DraftWorkflow(ReviewWorkflow):
 
     async def generate(self, topic: str) -> str:
         """Return the first draft."""
-        return await self.complete(self.generate_prompt.format(topic=topic))
+        return await self.complete(self.filled(self.generate_prompt, topic=topic))
 
     async def revise(self, draft: Draft, feedback: str) -> str:
         """Return the next draft."""
-        prompt = self.revise_prompt.format(feedback=feedback, content=draft.content)
+        prompt = self.filled(self.revise_prompt, feedback=feedback, content=draft.content)
         return await self.complete(prompt)
 
     async def execute(self, draft: Draft, effect_key: str) -> None:
@@ -206,7 +206,7 @@ class DocumentApproval(DraftWorkflow):
         title=title_of,
         body="Final approval: may it be published?",
         stage="final",
-        reviewers=lambda flow, _: flow.final_reviewers,
+        reviewers=lambda flow, _: flow.final_reviewers or None,
         rejected=Rejected,
     )
 

@@ -96,12 +96,14 @@ class ResearchReport(ReviewWorkflow):
 
     async def research(self, topic: str) -> str:
         """Return the first findings."""
-        return await self.complete(self.research_prompt.format(topic=topic))
+        return await self.complete(self.filled(self.research_prompt, topic=topic))
 
     async def research_more(self, topic: str, research: Research, feedback: str) -> str:
         """Return all findings after more research."""
         return await self.complete(
-            self.more_prompt.format(topic=topic, findings=research.findings, feedback=feedback)
+            self.filled(
+                self.more_prompt, topic=topic, findings=research.findings, feedback=feedback
+            )
         )
 
     async def report(self, topic: str, research: Research, effect_key: str) -> str:
@@ -113,7 +115,7 @@ class ResearchReport(ReviewWorkflow):
             effect_key: The same in every retry: whoever files it can tell that it is done.
         """
         return await self.complete(
-            self.report_prompt.format(topic=topic, findings=research.findings)
+            self.filled(self.report_prompt, topic=topic, findings=research.findings)
         )
 
     @step

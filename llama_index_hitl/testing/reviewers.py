@@ -110,6 +110,11 @@ class ScriptedReviewer:
             entry, by=self.reviewer, at=self._clock(), role=self._role, channel=self._channel
         )
 
+    @property
+    def scripted(self) -> bool:
+        """Whether the answers are a list, and not a function."""
+        return self._decide is None
+
     def assert_used_up(self) -> None:
         """Assert that every answer of the script was used.
 
@@ -149,10 +154,13 @@ async def review_with(handler: WorkflowHandler, *reviewers: ScriptedReviewer) ->
 
     Raises:
         AssertionError: The run waits and nobody has an answer; the message says for what.
+        TypeError: An argument is of another kind.
         Exception: Whatever the run or a script raises. The run is over in any case.
     """
-    desk = _Desk(reviewers)
+    if not isinstance(handler, WorkflowHandler):
+        raise TypeError(f"review_with takes what flow.run() returns, not {handler!r}")
     try:
+        desk = _Desk(reviewers)
         async for event in handler.stream_events(expose_internal=True):
             if isinstance(event, WorkflowIdleEvent):
                 handler.ctx.send_event(desk.next_answer())
@@ -170,6 +178,9 @@ class _Desk:
 
     def __init__(self, reviewers: Iterable[ScriptedReviewer]) -> None:
         self._reviewers = list(reviewers)
+        for reviewer in self._reviewers:
+            if not isinstance(reviewer, ScriptedReviewer):
+                raise TypeError(f"review_with takes ScriptedReviewers, not {reviewer!r}")
         self._open: dict[str, InputRequiredEvent] = {}
         self._policies: dict[str, ReviewPolicy] = {}
         self._not_asked: deque[tuple[str, ScriptedReviewer]] = deque()
@@ -226,4 +237,16 @@ class _Desk:
             else str(getattr(event, "prefix", None) or repr(event))
             for event in self._open.values()
         ]
-        return "; ".join(titles) or "nothing was asked"
+        people = [self._why_silent(reviewer) for reviewer in self._reviewers]
+        return "\n  ".join(["; ".join(titles) or "nothing was asked", *people])
+
+    def _why_silent(self, reviewer: ScriptedReviewer) -> str:
+        """Say what keeps one person from answering."""
+        name = reviewer.reviewer.id
+        said = [f"{reviewer.left} answers left"] if reviewer.scripted else []
+        for request_id, policy in self._policies.items():
+            if request_id in self._open:
+                reason = why_not_allowed(policy, reviewer.reviewer)
+                said += [f"may not answer {request_id}: {reason}"] if reason else []
+        said += [f"refused: {refusal.reason}" for refusal in reviewer.refused[-1:]]
+        return f"{name}: {'; '.join(said) or 'lets it lie'}"

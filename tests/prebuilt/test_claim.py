@@ -19,7 +19,7 @@ from llama_index_hitl.prebuilt import (
 from llama_index_hitl.rules import always, first_match, never, rule, threshold
 from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, ToolCall, review_with
 
-CLAIM = "Water damage, {two days} after the policy lapsed: 100 % loss, %s."
+CLAIM = "Water damage, {two days} after the {{policy}} lapsed: 100 % loss, %s. {question}"
 
 
 def proposal(decision="approve", risk="low", reason="small amount"):
@@ -157,7 +157,7 @@ async def test_the_request_shows_claim_proposal_and_why_a_person_is_asked():
     reviewer = erin(Approve())
     await review_with(paying(RISKY).run(claim=CLAIM), reviewer)
     (request,) = reviewer.asked
-    assert request.title == "Claim: deny (high risk)"
+    assert request.title == "The model proposes: deny (high risk)"
     assert request.body == CLAIM
     assert request.subject.data == RISKY.model_dump()
     assert request.rule.verdict == "ask"

@@ -14,7 +14,7 @@ from llama_index_hitl.prebuilt import (
 from llama_index_hitl.rules import always, never
 from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
 
-WISH = "send {forty} to Ann, 100 % sure, %s"
+WISH = "send {forty} to {{Ann}}, 100 % sure, %s {question}"
 
 
 def paying_ann(amount):

@@ -27,6 +27,7 @@ from llama_index_hitl import (
     Revise,
     Revision,
 )
+from llama_index_hitl.errors import GateError
 from llama_index_hitl.prebuilt import (
     ClaimReview,
     CodeReview,
@@ -615,6 +616,23 @@ async def test_a_step_may_be_overridden():
 
     result = await review_with(Loud().run(topic="x", content="y"), erin(Reject()))
     assert result.subject == Draft(content="NOT APPROVED: y")
+
+
+@pytest.mark.parametrize("name", ["generate", "revise", "execute", "complete"])
+def test_a_plain_function_in_place_of_an_async_one_is_refused_with_the_class(name):
+    with pytest.raises(GateError, match=f"Mine.{name} must be 'async def'"):
+        type("Mine", (IterativeReview,), {name: lambda self, *_: None})
+
+
+@pytest.mark.parametrize("prompt", ["About {subject}", "About {}", "About {topic", "{topic.x}"])
+async def test_a_prompt_that_cannot_be_filled_says_what_it_can_use(prompt):
+    class Mine(DraftApproval):
+        generate_prompt = prompt
+
+    llm = ScriptedLLM(["A draft."])
+    with pytest.raises(GateError, match=r"it can use \{topic\}, and a brace is written twice"):
+        await review_with(Mine(llm=llm).run(topic="tea"), erin(Approve()))
+    assert llm.calls == []
 
 
 # --- every ready workflow -----------------------------------------------------------------------

@@ -375,8 +375,27 @@ async def test_all_open_questions_are_named():
     flow = transfers(3, title=lambda _, ev: f"Pay {ev.to}?")
     with pytest.raises(AssertionError) as caught:
         await review_with(flow().run(), reviewer("erin", Approve()))
-    named = str(caught.value).partition("nobody answers: ")[2].split("; ")
+    named = str(caught.value).splitlines()[0].partition("nobody answers: ")[2].split("; ")
     assert sorted(named) == ["Pay payee 1?", "Pay payee 2?"]
+
+
+async def test_what_keeps_each_person_from_answering_is_told():
+    gate = {"reviewers": ["ann", "bob", "eve"], "quorum": "all", "title": "Publish?"}
+    people = [
+        reviewer("ann", Revise(feedback="more"), Approve()),
+        reviewer("bob"),
+        ScriptedReviewer(lambda _: None, by="eve"),
+        reviewer("sam", Approve()),
+    ]
+    with pytest.raises(AssertionError) as caught:
+        await review_with(drafts(**gate)().run(), *people)
+    first, ann, bob, eve, sam = (line.strip() for line in str(caught.value).splitlines())
+    assert first.endswith("nobody answers: Publish?")
+    assert ann.startswith("ann: 1 answers left; refused: ")
+    assert bob == "bob: 0 answers left"
+    assert eve == "eve: lets it lie"
+    assert sam.startswith("sam: 1 answers left; may not answer review-")
+    assert sam.endswith("the request is for ann, bob, eve")
 
 
 async def test_a_plain_question_that_nobody_answers_is_named():
@@ -471,6 +490,19 @@ async def test_an_error_of_the_run_is_raised():
 async def test_an_outcome_that_ends_the_run_is_its_result():
     result = await review_with(drafts()().run(), reviewer("erin", Reject()))
     assert isinstance(result, Rejected)
+
+
+@pytest.mark.parametrize("stranger", ["erin", Approve(), ScriptedReviewer])
+async def test_only_scripted_reviewers_can_answer(stranger):
+    handler = drafts()().run()
+    with pytest.raises(TypeError, match="takes ScriptedReviewers"):
+        await review_with(handler, stranger)
+    assert handler.is_done()
+
+
+async def test_only_a_run_can_be_answered():
+    with pytest.raises(TypeError, match=r"what flow\.run\(\) returns"):
+        await review_with(drafts()(), reviewer("erin", Approve()))
 
 
 # --- assertions ---------------------------------------------------------------------------------
