@@ -27,7 +27,7 @@ def test_python_blocks_run_in_order_and_print_what_they_say(
         assert promised in printed
     assert "paid 50: rule:" in printed
     assert "refused: " in printed
-    assert "Sent once, under approval-" in printed
+    assert "Sent under approval-" in printed
 
 
 def test_the_question_of_the_readme_is_answered_with_a_form() -> None:
