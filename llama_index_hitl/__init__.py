@@ -7,7 +7,10 @@ The map of the package:
 - questions asked inline, in a step or a tool: `ask`, `Question`, `Resolution`;
 - what travels between a workflow and people: `ReviewRequestEvent` and `ReviewResponseEvent`, with a
   `ReviewRequest` and an `Answer` in them; `ReviewUpdatedEvent` and `ReviewRefusedEvent` tell what
-  became of an answer; `ReviewDeadlineEvent` says that time is up;
+  became of an answer; `ReviewDeadlineEvent` says that time has passed, `ReviewWithdrawEvent` that a
+  question is taken back;
+- what happens as time passes: a ladder of `Rung`s, which `Remind`, `Widen`, `Escalate`, `Reject` or
+  `Expire`; `WorkingHours`, where only they count;
 - decisions: `Approve`, `Reject`, `Revise`, `Edit`, `Respond`, `Escalate`, `Delegate`, `Abstain`;
 - `llama_index_hitl.rules`: when a person is needed; `llama_index_hitl.forms`: from raw input to an
   answer; `llama_index_hitl.policies` and `llama_index_hitl.lifecycle`: the pure core;
@@ -19,6 +22,7 @@ The map of the package:
 Importing this module imports neither `llama_index.core` nor any optional dependency.
 """
 
+from llama_index_hitl.calendars import WorkingHours
 from llama_index_hitl.clock import Clock, utc_now
 from llama_index_hitl.errors import AnswerRefused, HitlError
 from llama_index_hitl.events import (
@@ -31,6 +35,7 @@ from llama_index_hitl.events import (
     ReviewRequestEvent,
     ReviewResponseEvent,
     ReviewUpdatedEvent,
+    ReviewWithdrawEvent,
     Revision,
     RevisionsExhausted,
 )
@@ -47,12 +52,15 @@ from llama_index_hitl.models import (
     Expire,
     Outcome,
     Reject,
+    Remind,
     RequestStatus,
     Respond,
     Reviewer,
     ReviewRecord,
     ReviewRequest,
     Revise,
+    Rung,
+    Widen,
 )
 from llama_index_hitl.questions import Question, Resolution, ask
 
@@ -75,6 +83,7 @@ __all__ = [
     "Question",
     "Reject",
     "Rejected",
+    "Remind",
     "RequestStatus",
     "Resolution",
     "Respond",
@@ -87,10 +96,14 @@ __all__ = [
     "ReviewRequestEvent",
     "ReviewResponseEvent",
     "ReviewUpdatedEvent",
+    "ReviewWithdrawEvent",
     "Reviewer",
     "Revise",
     "Revision",
     "RevisionsExhausted",
+    "Rung",
+    "Widen",
+    "WorkingHours",
     "ask",
     "gates_of",
     "utc_now",

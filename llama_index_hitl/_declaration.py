@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
+from llama_index_hitl.calendars import WorkingHours
 from llama_index_hitl.errors import GateError
-from llama_index_hitl.models import ROLE_PREFIX, Escalate, Expire, Priority, Reject
+from llama_index_hitl.models import ROLE_PREFIX, Escalate, Expire, Priority, Reject, Remind, Widen
 from llama_index_hitl.rules import Rule
 
 if TYPE_CHECKING:
     from llama_index_hitl.gates import Review
 
 _FUNCTIONS = (
-    "title", "body", "evidence", "reviewers", "requester", "deadline", "max_revisions", "when",
-    "priority", "tags",
+    "title", "body", "evidence", "reviewers", "requester", "deadline", "ladder", "max_revisions",
+    "when", "priority", "tags",
 )  # fmt: skip
 _LOOKS_LIKE_A_ROLE = ("role", "roles", "group", "groups")
 
@@ -31,7 +33,8 @@ def check_options(gate: Review) -> None:
     """
     for name in _FUNCTIONS:
         _check_function(name, getattr(gate, name))
-    _check_time(gate)
+    _check_deadline(gate)
+    _check_ladder(gate)
     if not callable(gate.priority) and gate.priority not in get_args(Priority):
         levels = ", ".join(get_args(Priority))
         raise GateError(f"priority= must be one of {levels}, not {gate.priority!r}.")
@@ -55,7 +58,7 @@ def _check_function(name: str, value: Any) -> None:
         return  # a builtin that does not say what it takes
 
 
-def _check_time(gate: Review) -> None:
+def _check_deadline(gate: Review) -> None:
     if not (gate.deadline is None or callable(gate.deadline)):
         if not isinstance(gate.deadline, timedelta):
             raise GateError(
@@ -71,6 +74,61 @@ def _check_time(gate: Review) -> None:
         )
     if gate.deadline is None and not isinstance(action, Expire):
         raise GateError("on_deadline= needs deadline=, or it never comes to that.")
+    if gate.calendar is not None:
+        if not isinstance(gate.calendar, WorkingHours):
+            raise GateError(f"calendar= must be WorkingHours(...), not {gate.calendar!r}.")
+        if gate.deadline is None and gate.ladder is None:
+            raise GateError("calendar= needs deadline= or ladder=, or there is nothing to count.")
+
+
+def _check_ladder(gate: Review) -> None:
+    """Refuse a ladder that cannot be climbed; one that a function gives is checked when it does."""
+    ladder: Any = gate.ladder
+    if ladder is None:
+        return
+    if gate.deadline is not None:
+        raise GateError("Give a gate ladder= or deadline=: the first closing rung is its deadline.")
+    if callable(ladder):
+        return
+    if not isinstance(ladder, Mapping):
+        raise GateError(
+            f"ladder= must be a dict, such as {{timedelta(days=2): Expire()}}, not {ladder!r}."
+        )
+    for after, action in ladder.items():
+        _check_rung(gate, after, action)
+    _check_order([ladder[after] for after in sorted(ladder)], gate.quorum)
+
+
+def _check_rung(gate: Review, after: Any, action: Any) -> None:
+    if not isinstance(after, timedelta) or after <= timedelta(0):
+        raise GateError(
+            f"ladder= must say after which time, such as timedelta(days=2), not {after!r}."
+        )
+    if not isinstance(action, Remind | Widen | Escalate | Reject | Expire):
+        raise GateError(
+            "ladder= takes Remind(), Widen([...]), Escalate([...]), Reject() and Expire(), not "
+            f"{action!r}: silence is never consent."
+        )
+    if isinstance(action, Escalate) and not (action.to or gate.escalate_to):
+        raise GateError("ladder= has an Escalate() that needs somebody to escalate to.")
+    if isinstance(action, Widen | Escalate):
+        _check_entries("ladder", action.to)
+
+
+def _check_order(actions: Sequence[Any], quorum: object) -> None:
+    for last, action in pairwise(actions):
+        if isinstance(last, Reject | Expire):
+            raise GateError(f"ladder= has {action!r} behind {last!r}, which ends the request.")
+    widens = any(isinstance(a, Widen) for a in takewhile(lambda a: not _closes(a), actions))
+    if widens and quorum == "all":
+        raise GateError(
+            "ladder= has a Widen([...]), which cannot go with quorum='all': more people would have "
+            "to approve, not fewer."
+        )
+
+
+def _closes(action: Any) -> bool:
+    return isinstance(action, Escalate | Reject | Expire)
 
 
 def _check_entries(name: str, value: Any) -> None:

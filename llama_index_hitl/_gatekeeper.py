@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -19,8 +21,8 @@ from llama_index_hitl._proposals import (
     subject_in,
 )
 from llama_index_hitl._requests import FEEDBACK_LIMIT, RequestMaker, again, shown
-from llama_index_hitl._upstream import steps_accepting, warn_of_timeout
-from llama_index_hitl.clock import Clock, utc_now
+from llama_index_hitl._upstream import state_of_run, steps_accepting, warn_of_timeout
+from llama_index_hitl.clock import Clock, present_clock
 from llama_index_hitl.errors import (
     AlreadyAnswered,
     AmbiguousRevision,
@@ -42,6 +44,7 @@ from llama_index_hitl.events import (
     ReviewRequestEvent,
     ReviewResponseEvent,
     ReviewUpdatedEvent,
+    ReviewWithdrawEvent,
     RevisionsExhausted,
     feedback_in,
 )
@@ -51,14 +54,16 @@ from llama_index_hitl.lifecycle import (
     close,
     decide_without_person,
     open_record,
+    pass_time,
     take_answer,
+    widest_policy,
+    withdraw,
 )
 from llama_index_hitl.models import (
     INLINE_GATE,
     Answer,
     Approve,
     Edit,
-    Escalate,
     Reject,
     RequestStatus,
     Respond,
@@ -82,7 +87,7 @@ class Gatekeeper:
         self._ctx = ctx
         self._proposals = ProposalStore(workflow)
         own: Clock | None = getattr(workflow, "clock", None)
-        clock = gate.clock or own or utc_now
+        clock = gate.clock or own or present_clock()
         self._now = clock()
 
     def _requests(self, memory: Memory) -> RequestMaker:
@@ -119,7 +124,9 @@ class Gatekeeper:
                 event, event.answer.by.id, lambda m: self._answer(m, event.answer)
             )
         if isinstance(event, ReviewDeadlineEvent):
-            return await self._attempt(event, None, lambda m: self._deadline(m, event))
+            return await self._attempt(event, None, lambda m: self._pass_time(m, event))
+        if isinstance(event, ReviewWithdrawEvent):
+            return await self._attempt(event, event.by.id, lambda m: self._withdraw(m, event))
         if isinstance(event, HumanResponseEvent):
             return await self._plain(event)
         return None
@@ -154,10 +161,13 @@ class Gatekeeper:
     def _ask(self, memory: Memory, review: OpenReview) -> Event:
         """Open a request; where nobody is left who could decide, give it up instead of waiting."""
         record = review.record
-        at_once = tally((), record.policy, self._now)
+        at_once = tally((), widest_policy(record), self._now)
         if at_once.status is RequestStatus.NO_QUORUM:
             record = close(record, Command.GIVE_UP, at=self._now, reason=at_once.reason)
             return self._finish(memory, review, record)
+        later, _ = pass_time(record, self._now)
+        if later.status is not RequestStatus.OPEN:
+            return self._finish(memory, review, later)
         memory.ledger = memory.ledger.with_open(review)
         return ReviewRequestEvent(request=record.request)
 
@@ -256,29 +266,31 @@ class Gatekeeper:
         self, event: Event, by: str | None, act: Callable[[Memory], Event | None]
     ) -> Event | None:
         """Do something with an answer; a refusal is told on the stream and changes nothing."""
-        if not self._is_mine(event):
-            return None
         async with remembered(self._ctx) as memory:
+            request_id = getattr(event, "request_id", None)
+            if not self._speaks_for(event, known=memory.ledger.knows(request_id)):
+                return None
             try:
                 return act(memory)
             except AnswerRefused as error:
                 self._tell_refusal(error, by)
             except RecursionError:
                 problem = FieldProblem("", "this is nested too deeply")
-                request_id = str(getattr(event, "request_id", None))
-                self._tell_refusal(InvalidAnswer(request_id, [problem]), by)
+                self._tell_refusal(InvalidAnswer(str(request_id), [problem]), by)
             return None
 
-    def _is_mine(self, event: Event) -> bool:
-        """Tell whether to speak for an id: it is this gate's, or no gate's and this is first."""
+    def _speaks_for(self, event: Event, *, known: bool) -> bool:
+        """Tell whether this gate is the one to say something to an event.
+
+        That is the gate that has asked, whatever name the id begins with: the gate may have been
+        renamed since. Of an id that no gate knows the last one to see it says so.
+        """
         name = str(getattr(event, "request_id", None)).rpartition("-")[0]
-        siblings = self._gate.siblings(self._workflow)
-        gates = [n for n, gate in siblings.items() if type(event) in gate.accepts]
-        if name in gates:
-            return name == self._gate.name
-        # A question that is asked inline takes its answers itself, but no plain events.
-        answered_inline = name == INLINE_GATE and isinstance(event, ReviewResponseEvent)
-        return not answered_inline and gates[:1] == [self._gate.name]
+        if not known and name == INLINE_GATE and isinstance(event, ReviewResponseEvent):
+            return False  # the question takes its answers itself
+        gates = self._gate.siblings(self._workflow)
+        seen = state_of_run(_Unclaimed)
+        return seen.is_unclaimed(event, self._gate.name, gates, known=known) or known
 
     def _open_review(self, memory: Memory, request_id: Any) -> OpenReview:
         if not isinstance(request_id, str):
@@ -308,15 +320,11 @@ class Gatekeeper:
             if self._now < error.deadline:
                 raise  # only by the time that the sender claims it to be
             self._tell_refusal(error, answer.by.id)
-            return self._at_deadline(memory, review)
+            return self._climb(memory, review, self._now)
         if record is before:
             self._tell(record)  # the same answer again: the same receipt
             return None
-        if record.status is RequestStatus.OPEN:
-            memory.ledger = memory.ledger.with_open(review.model_copy(update={"record": record}))
-            self._tell(record)
-            return None
-        return self._finish(memory, review, record, proposal)
+        return self._moved(memory, review, record, proposal)
 
     def _effective(self, review: OpenReview, answer: Answer) -> Event:
         """Return the proposal as this answer would let it pass; its own model has the last word."""
@@ -332,29 +340,41 @@ class Gatekeeper:
                     raise InvalidAnswer(answer.request_id, problems) from None
         return proposal
 
-    def _deadline(self, memory: Memory, event: ReviewDeadlineEvent) -> Event | None:
+    def _pass_time(self, memory: Memory, event: ReviewDeadlineEvent) -> Event | None:
         review = self._open_review(memory, event.request_id)
-        deadline = review.record.policy.deadline
-        if deadline is None or event.at < deadline:
-            raise StaleRequest(event.request_id, reason="its deadline has not passed")
         # Whoever keeps the time says what it is, as a channel says who answers.
         self._now = max(self._now, event.at)
-        return self._at_deadline(memory, review)
+        return self._climb(memory, review, event.at)
 
-    def _at_deadline(self, memory: Memory, review: OpenReview) -> Event | None:
-        """Do what the request says about its deadline."""
-        record = review.record
-        match record.request.on_deadline:
-            case Escalate() as action if record.request.level == 0:
-                answer = self._answer_of_rule(record.request, "rule:deadline", action)
-                return self._finish(memory, review, decide_without_person(record, answer))
-            case Reject() as action:
-                answer = self._answer_of_rule(record.request, "rule:deadline", action)
-                return self._finish(memory, review, decide_without_person(record, answer))
-            case _:
-                reason = "The deadline passed without a decision."
-                expired = close(record, Command.EXPIRE, at=self._now, reason=reason)
-                return self._finish(memory, review, expired)
+    def _climb(self, memory: Memory, review: OpenReview, now: datetime) -> Event | None:
+        """Do what the ladder of a request says about the time that has passed.
+
+        Raises:
+            StaleRequest: It says nothing, as of yet.
+        """
+        record, passed = pass_time(review.record, now)
+        if not passed:
+            raise StaleRequest(record.request_id, reason="nothing about it is due yet")
+        return self._moved(memory, review, record)
+
+    def _withdraw(self, memory: Memory, event: ReviewWithdrawEvent) -> Event:
+        review = self._open_review(memory, event.request_id)
+        record = withdraw(review.record, by=event.by, at=event.at, reason=event.reason)
+        return self._finish(memory, review, record)
+
+    def _moved(
+        self,
+        memory: Memory,
+        review: OpenReview,
+        record: ReviewRecord,
+        proposal: Event | None = None,
+    ) -> Event | None:
+        """Keep what has become of a request, or go on with it if that closes it."""
+        if record.status is not RequestStatus.OPEN:
+            return self._finish(memory, review, record, proposal)
+        memory.ledger = memory.ledger.with_open(review.model_copy(update={"record": record}))
+        self._tell(record)
+        return None
 
     # ----------------------------------------------------------------- the request is closed
 
@@ -437,6 +457,29 @@ class Gatekeeper:
 
 
 # --------------------------------------------------------------------------- helpers
+
+
+class _Unclaimed:
+    """Events that no gate of a run has claimed so far, in this process.
+
+    An event goes to every gate, and no gate can see what another one remembers.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[Event, Counter[str], set[bool]]] = {}
+
+    def is_unclaimed(self, event: Event, gate: str, gates: Collection[str], *, known: bool) -> bool:
+        """Note that a gate has seen an event; tell whether now all have, and none knows it."""
+        # The event is kept with its id, which could be that of another one otherwise.
+        _, times, answers = self._seen.setdefault(id(event), (event, Counter(), set()))
+        rounds = min(times[name] for name in gates)
+        times[gate] += 1
+        answers.add(known)
+        if min(times[name] for name in gates) == rounds:
+            return False
+        if len(set(times.values())) == 1:
+            del self._seen[id(event)]
+        return True not in answers
 
 
 def _last_of(ledger: Ledger, thread: str) -> ReviewRequest | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 from workflows import Context
@@ -93,16 +93,23 @@ class Ledger(Value):
     """Everything that one gate remembers of one run.
 
     Attributes:
+        schema_version: Version of this schema.
         open: Requests that wait for answers, by id.
         awaiting: Requests that were sent back, by id, until the next draft comes.
         closed: Closed requests, oldest first.
         asked: How many requests were made so far.
     """
 
+    schema_version: Literal[1] = 1
     open: dict[str, OpenReview] = Field(default_factory=dict)
     awaiting: dict[str, AwaitedRevision] = Field(default_factory=dict)
     closed: tuple[ClosedReview, ...] = ()
     asked: int = 0
+
+    def knows(self, request_id: Any) -> bool:
+        """Tell whether a request of this gate, open or closed, has this id."""
+        known = isinstance(request_id, str)
+        return known and (request_id in self.open or self.closed_review(request_id) is not None)
 
     def closed_review(self, request_id: str) -> ClosedReview | None:
         """Return what is left of a closed request, or None."""
@@ -138,7 +145,7 @@ class Ledger(Value):
 # A buffer holds at most one event. Upstream resolves a plain InputRequiredEvent from every
 # snapshot, on every runtime, without being told of it; a type of our own it would refuse to load.
 _EVENT = InputRequiredEvent
-_BUFFER = "llama_index_hitl"
+BUFFER = "llama_index_hitl"
 
 
 @asynccontextmanager
@@ -152,10 +159,10 @@ async def remembered(ctx: Context[Any]) -> AsyncIterator[Memory]:
         ctx: Context of the gate's own step, which must have one worker.
     """
     probe = _EVENT()
-    found = ctx.collect_events(probe, [_EVENT, _EVENT], buffer_id=_BUFFER)
+    found = ctx.collect_events(probe, [_EVENT, _EVENT], buffer_id=BUFFER)
     if found is None:
         # Nothing there, so upstream has begun to collect the probe: take it out again.
-        ctx.collect_events(probe, [_EVENT], buffer_id=_BUFFER)
+        ctx.collect_events(probe, [_EVENT], buffer_id=BUFFER)
         stored = None
     else:
         # Upstream empties the buffer when this step completes, and leaves it if the step fails.
@@ -166,7 +173,7 @@ async def remembered(ctx: Context[Any]) -> AsyncIterator[Memory]:
     yield memory
     event = _EVENT(memory=memory.ledger.model_dump(mode="json"))
     # Three expected and at most one there: upstream keeps the event and waits for more.
-    ctx.collect_events(event, [_EVENT] * 3, buffer_id=_BUFFER)
+    ctx.collect_events(event, [_EVENT] * 3, buffer_id=BUFFER)
 
 
 class Memory:
@@ -187,7 +194,7 @@ def remembered_once(ctx: Context[Any], key: str, value: JsonObject) -> JsonObjec
         key: Must tell this call of the step from all its other calls.
         value: What to keep if nothing is kept yet.
     """
-    found = ctx.collect_events(_EVENT(memory=value), [_EVENT, _EVENT], buffer_id=f"{_BUFFER}:{key}")
+    found = ctx.collect_events(_EVENT(memory=value), [_EVENT, _EVENT], buffer_id=f"{BUFFER}:{key}")
     if found is None:
         return value
     kept: JsonObject = found[0]["memory"]
@@ -202,12 +209,12 @@ def remembered_from_now_on(ctx: Context[Any], key: str, value: JsonObject) -> No
         key: Must tell this call of the step from all its other calls, and have nothing yet.
         value: What to keep.
     """
-    ctx.collect_events(_EVENT(memory=value), [_EVENT, _EVENT], buffer_id=f"{_BUFFER}:{key}")
-    ctx.collect_events(_EVENT(), [_EVENT], buffer_id=f"{_BUFFER}:{key}")
+    ctx.collect_events(_EVENT(memory=value), [_EVENT, _EVENT], buffer_id=f"{BUFFER}:{key}")
+    ctx.collect_events(_EVENT(), [_EVENT], buffer_id=f"{BUFFER}:{key}")
 
 
 def recalled(ctx: Context[Any], key: str) -> JsonObject | None:
     """Return what an earlier call of the step has kept under a key; None: nothing."""
-    if not has_collected(execution_of_step(), f"{_BUFFER}:{key}"):
+    if not has_collected(execution_of_step(), f"{BUFFER}:{key}"):
         return None
     return remembered_once(ctx, key, {})

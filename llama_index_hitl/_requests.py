@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
@@ -24,8 +25,11 @@ from llama_index_hitl.models import (
     ReviewRequest,
     RuleResult,
     RuleVerdict,
+    Rung,
     StageApproval,
     Subject,
+    Widen,
+    closing_rung,
     digest_of,
 )
 from llama_index_hitl.rules import Rule, evaluate
@@ -78,7 +82,7 @@ class RequestMaker:
         approvals = _approvals_of(event)
         requester = await self._resolved(gate.requester, event)
         title = await self._resolved(gate.title, event)
-        kinds = gate.allowed
+        policy = await self._policy(event, requester, approvals)
         return ReviewRequest(
             request_id=self._new_id(
                 event.request_id if isinstance(event, ReviewOutcomeEvent) else run_id_of(self._ctx)
@@ -93,11 +97,10 @@ class RequestMaker:
             evidence=tuple(await self._resolved(gate.evidence, event)),
             previous=None if older is None else older.subject,
             feedback=() if older is None else older.feedback[-FEEDBACK_LIMIT:],
-            allowed=kinds,
+            allowed=gate.allowed,
             response_schema=None if gate.response is None else gate.response.model_json_schema(),
-            policy=await self._policy(event, requester, approvals),
             escalate_to=_entries(gate.escalate_to),
-            on_deadline=gate.on_deadline,
+            **_timed(policy, await self._ladder(event)),
             requester=requester,
             created_at=self._now,
             revision=_revision_of(event, older),
@@ -124,7 +127,6 @@ class RequestMaker:
         self, event: Event, requester: str | None, approvals: Sequence[StageApproval]
     ) -> ReviewPolicy:
         gate = self._gate
-        deadline = await self._resolved(gate.deadline, event)
         barred = self._barred_by_stages(approvals)
         if gate.bar_requester:
             if requester is None:
@@ -138,8 +140,22 @@ class RequestMaker:
             veto_roles=_entries(gate.veto_roles),
             barred=barred,
             second_person_for_edit=gate.second_person_for_edit,
-            deadline=None if deadline is None else self._now + deadline,
         )
+
+    async def _ladder(self, event: Event) -> tuple[Rung, ...]:
+        """Return what happens as time passes, at which instants; a deadline is a ladder of one."""
+        gate = self._gate
+        if gate.ladder is None:
+            deadline = await self._resolved(gate.deadline, event)
+            ladder = {} if deadline is None else {deadline: gate.on_deadline}
+        else:
+            ladder = await self._resolved(gate.ladder, event) or {}
+        return tuple(Rung(at=self._in(after), action=ladder[after]) for after in sorted(ladder))
+
+    def _in(self, duration: timedelta) -> datetime:
+        """Return the instant after so much time, or working time, from now on."""
+        calendar = self._gate.calendar
+        return self._now + duration if calendar is None else calendar.after(self._now, duration)
 
     def _barred_by_stages(self, approvals: Sequence[StageApproval]) -> dict[str, str]:
         """Return who approved the stages that this gate must be distinct from.
@@ -195,16 +211,18 @@ class RequestMaker:
                 "per_role": {},
                 "rejections": 1,
                 "veto_roles": (),
-                "deadline": self._renewed(request),
             }
         )
-        allowed = tuple(kind for kind in request.allowed if kind is not DecisionKind.ESCALATE)
+        short = self._gate.ladder is None
+        # The instants of a ladder stand, however late it is climbed. What of it is due by now
+        # happens to the new request too, so that must be asked as of when it was escalated.
+        asked_at = self._now if short else min(self._now, record.closed_at or self._now)
         return self._follow_up(
             request,
-            policy=policy,
+            created_at=asked_at,
             level=request.level + 1,
-            allowed=allowed,
-            on_deadline=_once(request),
+            allowed=tuple(kind for kind in request.allowed if kind is not DecisionKind.ESCALATE),
+            **_timed(policy, self._renewed(request) if short else _left_of_ladder(record)),
         )
 
     def edited(self, record: ReviewRecord, subject: Subject) -> ReviewRequest:
@@ -213,31 +231,69 @@ class RequestMaker:
         barred = dict(record.policy.barred)
         if record.policy.second_person_for_edit:
             barred[editor] = "whoever edited it cannot approve it"
-        policy = record.policy.model_copy(
-            update={"barred": barred, "deadline": self._renewed(request)}
-        )
+        policy = record.policy.model_copy(update={"barred": barred})
         return self._follow_up(
             request,
-            policy=policy,
             subject=subject,
             previous=request.subject,
             revision=request.revision + 1,
+            **_timed(policy, self._shifted(request, request.rungs)),
         )
 
-    def _renewed(self, request: ReviewRequest) -> datetime | None:
-        """Give the follow-up as much time as the request had."""
-        if request.deadline is None:
-            return None
-        return self._now + (request.deadline - request.created_at)
+    def _renewed(self, request: ReviewRequest) -> tuple[Rung, ...]:
+        """Give the follow-up as much time as the request had; then it expires, if not rejected."""
+        closing = closing_rung(request.rungs)
+        if closing is None:
+            return ()
+        action = Expire() if isinstance(closing.action, Escalate) else closing.action
+        return self._shifted(request, [Rung(at=closing.at, action=action)])
+
+    def _shifted(self, request: ReviewRequest, rungs: Iterable[Rung]) -> tuple[Rung, ...]:
+        """Return a ladder with as much time, or working time, for each rung as the request had."""
+        calendar, last, shifted = self._gate.calendar, self._now, list[Rung]()
+        for rung in rungs:
+            if calendar is None:
+                duration = rung.at - request.created_at
+            else:
+                duration = calendar.between(request.created_at, rung.at)
+            # Even if a holiday that was added since has left no time between two rungs.
+            last = max(self._in(duration), last + timedelta.resolution)
+            shifted.append(Rung(at=last, action=rung.action))
+        return tuple(shifted)
 
     def _follow_up(self, request: ReviewRequest, **changes: Any) -> ReviewRequest:
         return again(
             request,
-            request_id=self._new_id(request.request_id),
-            supersedes=request.request_id,
-            created_at=self._now,
-            **changes,
+            **{
+                "request_id": self._new_id(request.request_id),
+                "supersedes": request.request_id,
+                "created_at": self._now,
+                **changes,
+            },
         )
+
+
+def _timed(policy: ReviewPolicy, ladder: tuple[Rung, ...]) -> dict[str, Any]:
+    """Return what a request says about time; the first rung that closes it is its deadline."""
+    closing = closing_rung(ladder)
+    return {
+        "ladder": ladder,
+        "policy": policy.model_copy(update={"deadline": closing and closing.at}),
+        "on_deadline": Expire() if closing is None else closing.action,
+    }
+
+
+def _left_of_ladder(record: ReviewRecord) -> tuple[Rung, ...]:
+    """Return the rungs that a request leaves to the one that it is escalated to."""
+    left = record.request.rungs[record.rungs_passed :]
+    if record.answers[-1].by.kind == "rule":
+        return left
+    closing = closing_rung(left)
+    if closing is not None and isinstance(closing.action, Escalate):
+        # The person did early what this rung would have done.
+        return tuple(dropwhile(lambda rung: rung is not closing, left))[1:]
+    # A person has passed it up, so it is not for time to let others in.
+    return tuple(rung for rung in left if not isinstance(rung.action, Widen))
 
 
 def shown(text: str | None) -> str | None:
@@ -253,11 +309,6 @@ def again(request: ReviewRequest, **changes: Any) -> ReviewRequest:
     """Return a request with some values changed and its digest computed anew."""
     values = {name: getattr(request, name) for name in ReviewRequest.model_fields}
     return ReviewRequest(**{**values, "digest": "", **changes})
-
-
-def _once(request: ReviewRequest) -> Any:
-    """After one escalation a second missed deadline expires."""
-    return Expire() if isinstance(request.on_deadline, Escalate) else request.on_deadline
 
 
 def _revision_of(event: Event, older: ReviewRequest | None) -> int:

@@ -1,6 +1,8 @@
 """Time as a parameter: nothing in this package reads the wall clock behind your back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -11,3 +13,21 @@ Clock: TypeAlias = Callable[[], datetime]
 def utc_now() -> datetime:
     """Return the present instant in UTC, to the microsecond."""
     return datetime.now(UTC)
+
+
+_CLOCK: ContextVar[Clock] = ContextVar("llama_index_hitl_clock", default=utc_now)
+
+
+def present_clock() -> Clock:
+    """Return the clock of the runner that is at work here; without one, `utc_now`."""
+    return _CLOCK.get()
+
+
+@contextmanager
+def using_clock(clock: Clock) -> Iterator[None]:
+    """Let gates and questions of the runs that are started in the block go by a clock."""
+    token = _CLOCK.set(clock)
+    try:
+        yield
+    finally:
+        _CLOCK.reset(token)

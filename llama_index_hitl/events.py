@@ -28,6 +28,7 @@ from llama_index_hitl.models import (
     Revise,
     RuleVerdict,
     StageApproval,
+    Text,
 )
 from llama_index_hitl.policies import tally
 from llama_index_hitl.rendering import render_prompt, text_of
@@ -105,19 +106,35 @@ class ReviewResponseEvent(HumanResponseEvent):
 
 
 class ReviewDeadlineEvent(HumanResponseEvent):
-    """The deadline of a request has passed; sent by whoever keeps the time.
+    """Something on the ladder of a request is due, its deadline say; sent by who keeps the time.
 
     Attributes:
         request_id: The request.
-        at: The present instant, at or after the deadline; now, if left out.
+        at: The present instant; every rung up to it is passed. Now, if left out.
     """
 
     request_id: str
     at: AwareDatetime = Field(default_factory=utc_now)
 
 
+class ReviewWithdrawEvent(HumanResponseEvent):
+    """A question is taken back: it is not to be answered any more, and nothing is to happen.
+
+    Attributes:
+        request_id: The request.
+        by: Who takes it back.
+        at: When; now, if left out.
+        reason: Why, for people.
+    """
+
+    request_id: str
+    by: Reviewer
+    at: AwareDatetime = Field(default_factory=utc_now)
+    reason: Text = ""
+
+
 class ReviewUpdatedEvent(Event):
-    """A request has moved: an answer was taken, or it was closed. On the stream.
+    """A request has moved: an answer was taken, time has passed, or it was closed. On the stream.
 
     Attributes:
         record: The request with everything that has become of it.
@@ -291,9 +308,9 @@ class Approved(ReviewOutcomeEvent):
 
 
 class Rejected(ReviewOutcomeEvent):
-    """It may not happen: rejected by people or a rule, or the approvals cannot be reached."""
+    """It may not happen: rejected, approvals cannot be reached, or the question was withdrawn."""
 
-    statuses = frozenset({RequestStatus.REJECTED, RequestStatus.NO_QUORUM})
+    statuses = frozenset({RequestStatus.REJECTED, RequestStatus.NO_QUORUM, RequestStatus.WITHDRAWN})
 
 
 class Expired(ReviewOutcomeEvent):

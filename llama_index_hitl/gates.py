@@ -9,7 +9,7 @@ step, and each answer begins one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from functools import reduce
@@ -23,6 +23,7 @@ from workflows.events import Event, HumanResponseEvent, StopEvent
 from llama_index_hitl._declaration import check_options, check_place
 from llama_index_hitl._gatekeeper import Gatekeeper
 from llama_index_hitl._upstream import produced_by
+from llama_index_hitl.calendars import WorkingHours
 from llama_index_hitl.clock import Clock
 from llama_index_hitl.errors import GateError
 from llama_index_hitl.events import (
@@ -34,6 +35,7 @@ from llama_index_hitl.events import (
     ReviewOutcomeEvent,
     ReviewRequestEvent,
     ReviewResponseEvent,
+    ReviewWithdrawEvent,
     Revision,
     RevisionsExhausted,
 )
@@ -45,6 +47,7 @@ from llama_index_hitl.models import (
     Escalate,
     Evidence,
     Expire,
+    LadderAction,
     Priority,
     ReviewPolicy,
 )
@@ -65,6 +68,13 @@ class Review:
 
     Outcomes without an event of their own (`rejected`, `expired`, `exhausted`, `responded`) end the
     run: its result is then the outcome event, such as `Rejected`.
+
+    A ladder says what happens at which time after the question: `Remind()`, `Widen([...])`,
+    `Escalate([...])`, `Reject()` or `Expire()`, never an approval. Its instants are stored with the
+    request. The first rung that closes the request is its deadline. Those behind an `Escalate` are
+    for the request that follows, at the same instants; where a person escalates before that rung,
+    they come into force at once. If there is no such rung, the request that follows keeps what is
+    left, but nobody is added to those it is passed on to. An edit begins the ladder anew.
 
     Example:
         ```python
@@ -103,8 +113,14 @@ class Review:
         response: Pydantic model of a structured answer; the gate then asks for one, and it can
             neither be approved nor rejected unless `decisions` says so.
         decisions: The decisions to allow, where those that follow from the above do not fit.
-        deadline: Time to answer, counted from the question; None: no limit.
-        on_deadline: What happens then: `Expire()`, `Escalate([...])` or `Reject()`.
+        deadline: Time to answer, counted from the question; None: no limit. A request that takes
+            the place of another one by an escalation or an edit has as much time again.
+        on_deadline: What happens then: `Expire()`, `Escalate([...])` or `Reject()`. A request that
+            was escalated expires in place of being escalated again.
+        ladder: What happens as time passes, where one deadline is not enough: times after the
+            question, and the actions; see above.
+        calendar: Working hours: only they count in `deadline` and `ladder`, so that the times of
+            both are working time. None: all time counts.
         max_revisions: How often a draft may be sent back; None: as often as people like.
         key: Name of the field of the event that says which thing is under review. A newer draft of
             the same thing supersedes the open request for the older one. None: every event is a
@@ -150,6 +166,8 @@ class Review:
     decisions: Sequence[DecisionKind | str] | None = None
     deadline: Option[timedelta | None] = None
     on_deadline: DeadlineAction = field(default_factory=Expire)
+    ladder: Option[Mapping[timedelta, LadderAction] | None] = None
+    calendar: WorkingHours | None = None
     max_revisions: Option[int | None] = None
     key: str | None = None
     when: Rule | Callable[[Any, Any], Rule | None] | None = None
@@ -289,8 +307,21 @@ class Review:
     @property
     def accepts(self) -> tuple[type[Event], ...]:
         """The events that this gate takes."""
-        due = (ReviewDeadlineEvent,) if self.deadline is not None else ()
-        return (self.event, ReviewResponseEvent, HumanResponseEvent, *due)
+        # All of them always: a run that is paused must fit a gate that is given a deadline later.
+        return (
+            self.event,
+            ReviewResponseEvent,
+            HumanResponseEvent,
+            ReviewDeadlineEvent,
+            ReviewWithdrawEvent,
+        )
+
+    @property
+    def _expires(self) -> bool:
+        """Whether a request of this gate may expire."""
+        if self.ladder is None:
+            return self.deadline is not None
+        return callable(self.ladder) or any(isinstance(a, Expire) for a in self.ladder.values())
 
     @property
     def outcome_types(self) -> tuple[type[ReviewOutcomeEvent], ...]:
@@ -302,7 +333,7 @@ class Review:
             self.rejected: True,
             self.revise: DecisionKind.REVISE in kinds,
             self.responded: DecisionKind.RESPOND in kinds,
-            self.expired: self.deadline is not None,
+            self.expired: self._expires,
             self.exhausted: self.max_revisions is not None,
         }
         return tuple(kind for kind, yes in possible.items() if kind is not None and yes)
@@ -314,7 +345,7 @@ class Review:
         return (
             self.rejected is None
             or (self.responded is None and DecisionKind.RESPOND in kinds)
-            or (self.expired is None and self.deadline is not None)
+            or (self.expired is None and self._expires)
             or (self.exhausted is None and self.max_revisions is not None)
         )
 

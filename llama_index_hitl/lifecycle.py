@@ -23,11 +23,17 @@ from llama_index_hitl.models import (
     Approve,
     Delegate,
     Escalate,
+    Expire,
     Reject,
+    Remind,
     RequestStatus,
+    Reviewer,
+    ReviewPolicy,
     ReviewRecord,
     ReviewRequest,
     RuleVerdict,
+    Rung,
+    Widen,
 )
 from llama_index_hitl.policies import tally, why_not_allowed
 
@@ -48,6 +54,9 @@ class Command(StrEnum):
     SUPERSEDE = "supersede"
     WITHDRAW = "withdraw"
 
+
+_TIME = Reviewer(id="rule:deadline", kind="rule")
+"""Who decides where time has passed and nobody else has decided."""
 
 _NO_RULE_FROM_OUTSIDE = "a rule decides before anybody is asked, and cannot answer from outside"
 
@@ -121,7 +130,9 @@ def take_answer(record: ReviewRecord, answer: Answer) -> ReviewRecord:
     """Take an answer, or refuse it.
 
     The same answer again, by the same person, returns the record as it is: the first one counts.
-    What the decision holds is checked by `forms.check_decision`, not here.
+    Rungs of the ladder that are due when the answer is given are passed first, whether or not
+    anybody has kept the time, so the same answers in the same order come to the same record
+    everywhere. What the decision holds is checked by `forms.check_decision`, not here.
 
     Args:
         record: The request with what has become of it.
@@ -152,6 +163,7 @@ def take_answer(record: ReviewRecord, answer: Answer) -> ReviewRecord:
         raise StaleRequest(request.request_id, reason="it was given before the question was asked")
     if record.policy.deadline is not None and answer.at >= record.policy.deadline:
         raise RequestExpired(request.request_id, deadline=record.policy.deadline)
+    record, _ = pass_time(record, answer.at)  # in time, so none of these rungs closes it
     if (reason := why_not_allowed(record.policy, answer.by)) is not None:
         raise NotAllowed(request.request_id, by=answer.by.id, reason=reason)
     _refuse_second_vote(record, answer)
@@ -233,12 +245,100 @@ def _delegate(record: ReviewRecord, answer: Answer, decision: Delegate) -> Revie
 
 
 def _with_answers(record: ReviewRecord, answers: tuple[Answer, ...], at: datetime) -> ReviewRecord:
-    outcome = tally(answers, record.policy, at)
+    # As long as more people will be asked, the approvals are not out of reach.
+    outcome = tally(answers, widest_policy(record), at)
     status = next_status(record.status, _COMMAND_FOR[outcome.status])
     closed_at = None if status is RequestStatus.OPEN else at
     return record.model_copy(
         update={"answers": answers, "outcome": outcome, "closed_at": closed_at}
     )
+
+
+def widest_policy(record: ReviewRecord) -> ReviewPolicy:
+    """Return the policy of a request as it will be when its ladder has asked all that it will."""
+    policy = record.policy
+    for rung in record.request.rungs[record.rungs_passed :]:
+        if rung.closes:
+            break
+        policy = _widened(policy, rung)
+    return policy
+
+
+def _widened(policy: ReviewPolicy, rung: Rung) -> ReviewPolicy:
+    if not isinstance(rung.action, Widen) or not policy.reviewers:
+        return policy
+    more = (entry for entry in rung.action.to if entry not in policy.reviewers)
+    return policy.model_copy(update={"reviewers": (*policy.reviewers, *dict.fromkeys(more))})
+
+
+# --------------------------------------------------------------------------- as time passes
+
+
+def next_due(record: ReviewRecord) -> datetime | None:
+    """Return the instant of the next rung to pass; None: the request is closed, or has no more."""
+    if record.status is not RequestStatus.OPEN:
+        return None
+    left = record.request.rungs[record.rungs_passed :]
+    return left[0].at if left else None
+
+
+def pass_time(record: ReviewRecord, now: datetime) -> tuple[ReviewRecord, tuple[Rung, ...]]:
+    """Pass every rung of a request's ladder that is due.
+
+    A rung takes effect as of its own instant, however late it is passed: after days without a
+    sweep several are passed at once, in order. One that closes the request is the last.
+
+    Args:
+        record: The request with what has become of it.
+        now: The present instant, time zone included.
+
+    Returns:
+        The new record, and the rungs that were passed; the very same record and none, where
+        nothing was due.
+    """
+    passed: list[Rung] = []
+    while (due := next_due(record)) is not None and due <= now:
+        rung = record.request.rungs[record.rungs_passed]
+        record = _pass(record, rung)
+        passed.append(rung)
+    return record, tuple(passed)
+
+
+def _pass(record: ReviewRecord, rung: Rung) -> ReviewRecord:
+    climbed = record.model_copy(update={"rungs_passed": record.rungs_passed + 1})
+    match rung.action:
+        case Remind():
+            return climbed
+        case Widen():
+            return climbed.model_copy(update={"policy": _widened(climbed.policy, rung)})
+        case Expire():
+            reason = "The deadline passed without a decision."
+            return close(climbed, Command.EXPIRE, at=rung.at, reason=reason)
+        case Escalate() | Reject() as decision:
+            answer = Answer.to(record.request, decision, by=_TIME, at=rung.at, channel="rule")
+            return decide_without_person(climbed, answer)
+
+
+# --------------------------------------------------------------------------- closed otherwise
+
+
+def withdraw(record: ReviewRecord, *, by: Reviewer, at: datetime, reason: str = "") -> ReviewRecord:
+    """Take a question back.
+
+    Args:
+        record: The request, still open.
+        by: Who takes it back.
+        at: When, time zone included.
+        reason: Why, for people.
+
+    Returns:
+        The closed record. Nobody is said to have decided.
+
+    Raises:
+        InvalidTransition: The request is closed.
+    """
+    said = f"{by.id} withdrew it: {reason}" if reason else f"{by.id} withdrew it."
+    return close(record, Command.WITHDRAW, at=at, reason=said)
 
 
 def close(

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from enum import StrEnum
+from itertools import pairwise, takewhile
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -205,6 +206,55 @@ class Expire(Value):
 
 DeadlineAction: TypeAlias = Annotated[Expire | Escalate | Reject, Field(discriminator="kind")]
 """What happens at a deadline. Approving is not among the choices: silence is never consent."""
+
+
+class Remind(Value):
+    """As time passes: tell those who may answer once more."""
+
+    kind: Literal["remind"] = "remind"
+
+
+class Widen(Value):
+    """As time passes: ask more people. Those who were asked before still may answer.
+
+    Attributes:
+        to: Reviewer entries to ask as well, ids or `role:...`, at least one. Where anyone may
+            answer there is nobody to add.
+    """
+
+    kind: Literal["widen"] = "widen"
+    to: Annotated[tuple[Identifier, ...], Field(min_length=1)]
+
+    def __init__(self, /, to: Any = (), **data: Any) -> None:
+        super().__init__(**{"to": (to,) if isinstance(to, str) else to, **data})
+
+
+LadderAction: TypeAlias = Annotated[
+    Remind | Widen | Escalate | Reject | Expire, Field(discriminator="kind")
+]
+"""What happens as time passes. Approving is not among the choices: silence is never consent."""
+
+
+class Rung(Value):
+    """What happens to an open request at one instant.
+
+    Attributes:
+        at: The instant, time zone included.
+        action: What happens then. All but `Remind` and `Widen` close the request.
+    """
+
+    at: AwareDatetime
+    action: LadderAction
+
+    @property
+    def closes(self) -> bool:
+        """Whether the request is closed then: by escalating, rejecting or expiring."""
+        return isinstance(self.action, Escalate | Reject | Expire)
+
+
+def closing_rung(ladder: Iterable[Rung]) -> Rung | None:
+    """Return the first rung that closes a request, which is its deadline; None: none does."""
+    return next((rung for rung in ladder if rung.closes), None)
 
 
 class Answer(Value):
@@ -499,6 +549,10 @@ class ReviewRequest(Value):
         policy: Who may answer, how many it takes, until when.
         escalate_to: Whom an escalation asks.
         on_deadline: What happens when the deadline passes.
+        ladder: What happens as time passes, in strictly ascending time. The first rung that closes
+            the request is its deadline, so `policy.deadline` and `on_deadline` must say the same.
+            Rungs behind an escalation are for the request that follows. Empty: only what the
+            deadline says, if there is one.
         requester: Id of the person on whose behalf the run asks.
         created_at: When it was asked.
         revision: Number of the draft, from 1.
@@ -531,6 +585,7 @@ class ReviewRequest(Value):
     policy: ReviewPolicy = Field(default_factory=ReviewPolicy)
     escalate_to: tuple[Identifier, ...] = ()
     on_deadline: DeadlineAction = Field(default_factory=Expire)
+    ladder: tuple[Rung, ...] = ()
     requester: Identifier | None = None
     created_at: AwareDatetime
     revision: Annotated[int, Field(ge=1)] = 1
@@ -564,6 +619,8 @@ class ReviewRequest(Value):
             raise ValueError("the deadline must be after the question is asked")
         if isinstance(self.on_deadline, Escalate) and not (self.on_deadline.to or self.escalate_to):
             raise ValueError("an escalation at the deadline needs somebody to escalate to")
+        if self.ladder:
+            _check_ladder(self)
         actual = self.actual_digest()
         if self.digest and self.digest != actual:
             raise ValueError(
@@ -578,6 +635,41 @@ class ReviewRequest(Value):
     def deadline(self) -> AwareDatetime | None:
         """The instant from which on answers are late; None: never."""
         return self.policy.deadline
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The ladder; of a request that has a deadline and no ladder, the deadline as a rung."""
+        if self.ladder or self.policy.deadline is None:
+            return self.ladder
+        return (Rung(at=self.policy.deadline, action=self.on_deadline),)
+
+
+def _check_ladder(request: ReviewRequest) -> None:
+    """Refuse a ladder that cannot be climbed, or that says something else than the deadline.
+
+    Raises:
+        ValueError: It does.
+    """
+    ladder, policy = request.ladder, request.policy
+    instants = (request.created_at, *(rung.at for rung in ladder))
+    if any(later <= earlier for earlier, later in pairwise(instants)):
+        raise ValueError("the rungs of a ladder must follow the question and each other in time")
+    if any(isinstance(rung.action, Reject | Expire) for rung in ladder[:-1]):
+        raise ValueError("nothing can come behind the rung of a ladder that rejects or expires")
+    up = [rung.action for rung in ladder if isinstance(rung.action, Escalate)]
+    if not request.escalate_to and not all(action.to for action in up):
+        raise ValueError("a ladder that escalates needs somebody to escalate to")
+    closing = closing_rung(ladder)
+    if policy.deadline != (None if closing is None else closing.at) or (
+        closing is not None and request.on_deadline != closing.action
+    ):
+        raise ValueError(
+            "the deadline and on_deadline must be those of the ladder's first rung that closes "
+            f"the request ({'there is none' if closing is None else closing.at.isoformat()})"
+        )
+    before_closing = takewhile(lambda rung: not rung.closes, ladder)
+    if policy.approvals == "all" and any(isinstance(r.action, Widen) for r in before_closing):
+        raise ValueError("approvals='all' cannot go with a rung that asks more people")
 
 
 def digest_of(value: Any) -> str:
@@ -598,11 +690,13 @@ class ReviewRecord(Value):
 
     Attributes:
         request: What was asked.
-        policy: The request's policy as it stands now: a delegation changes who may answer.
+        policy: The request's policy as it stands now: a delegation, or a rung of the ladder,
+            changes who may answer.
         answers: Every answer taken, in the order in which they were taken.
         outcome: What they come to.
         closed_at: When the request stopped being open; None while it is.
         superseded_by: The request that took its place.
+        rungs_passed: How many rungs of the request's ladder have been passed.
     """
 
     request: ReviewRequest
@@ -611,6 +705,12 @@ class ReviewRecord(Value):
     outcome: Outcome
     closed_at: AwareDatetime | None = None
     superseded_by: Identifier | None = None
+    rungs_passed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def request_id(self) -> str:
+        """Id of the request."""
+        return self.request.request_id
 
     @property
     def status(self) -> RequestStatus:

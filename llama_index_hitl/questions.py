@@ -35,7 +35,7 @@ from llama_index_hitl._upstream import (
     work_item_of,
     workflow_of,
 )
-from llama_index_hitl.clock import Clock, utc_now
+from llama_index_hitl.clock import Clock, present_clock
 from llama_index_hitl.errors import AnswerRefused, FieldProblem, InvalidAnswer, QuestionError
 from llama_index_hitl.events import (
     ReviewRefusedEvent,
@@ -184,7 +184,7 @@ async def ask(
     execution = execution_of_step()
     workflow = workflow_of(ctx)
     own: Clock | None = getattr(workflow, "clock", None)
-    now = clock or own or utc_now
+    now = clock or own or present_clock()
     warn_of_timeout(workflow)
     session = state_of_run(_Session)
     session.listen(ctx)

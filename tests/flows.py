@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
@@ -39,12 +39,19 @@ class Barrier(Event):
     """No step accepts it: upstream says so on the stream, after all that was sent before it."""
 
 
-async def through_json(make: Make, handler: WorkflowHandler) -> WorkflowHandler:
-    """Write a run as JSON, end it here, and go on with it in a new instance of its workflow."""
-    stored = json.dumps(handler.ctx.to_dict())
+async def through_json(
+    make: Make, handler: WorkflowHandler, renamed: Mapping[str, str] | None = None
+) -> WorkflowHandler:
+    """Write a run as JSON, end it here, and go on with it in a new instance of its workflow.
+
+    `renamed` says which of its steps have other names there.
+    """
+    stored = json.loads(json.dumps(handler.ctx.to_dict()))
     await handler.cancel_run()
+    names = renamed or {}
+    stored["workers"] = {names.get(name, name): kept for name, kept in stored["workers"].items()}
     workflow = make()
-    return workflow.run(ctx=Context.from_dict(workflow, json.loads(stored)))
+    return workflow.run(ctx=Context.from_dict(workflow, stored))
 
 
 class Live:
@@ -136,6 +143,12 @@ class Live:
         self._begin(await through_json(self.make, self.handler))
         if self.settle:
             await self.pause()
+
+    async def migrate(self, make: Make, renamed: Mapping[str, str]) -> None:
+        """Go through a JSON snapshot into another workflow, with other names for some steps."""
+        self.make = make
+        self._begin(await through_json(make, self.handler, renamed))
+        await self.pause()
 
     async def open(self) -> list[ReviewRequestEvent]:
         """Wait until nothing can advance and return the questions that came up since the start."""

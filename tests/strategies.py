@@ -17,6 +17,7 @@ from llama_index_hitl.models import (
     Expire,
     Feedback,
     Reject,
+    Remind,
     Respond,
     Reviewer,
     ReviewPolicy,
@@ -24,8 +25,11 @@ from llama_index_hitl.models import (
     Revise,
     RuleResult,
     RuleVerdict,
+    Rung,
     StageApproval,
     Subject,
+    Widen,
+    closing_rung,
 )
 
 thorough = settings(max_examples=120, deadline=None)
@@ -134,15 +138,38 @@ deadline_actions = st.one_of(
 )
 
 
+final_actions = st.one_of(st.just(Expire()), st.builds(Reject, comment=comments))
+spans = st.timedeltas(timedelta(microseconds=1), timedelta(days=200))
+
+
+@st.composite
+def ladders(draw, start):
+    """Ladders that can be climbed from an instant on: several escalations, at most one end."""
+    people = tuples_of(identifiers, min_size=1)
+    steps = st.just(Remind()) | st.builds(Widen, people) | st.builds(Escalate, people)
+    actions = draw(st.lists(steps, max_size=4))
+    actions += draw(st.lists(final_actions, min_size=not actions, max_size=1))
+    instants = sorted(draw(st.sets(spans, min_size=len(actions), max_size=len(actions))))
+    return tuple(
+        Rung(at=start + after, action=action)
+        for after, action in zip(instants, actions, strict=True)
+    )
+
+
 @st.composite
 def requests(draw):
     allowed = draw(tuples_of(st.sampled_from(DecisionKind), min_size=1, max_size=8, unique=True))
     editable, answerable = DecisionKind.EDIT in allowed, DecisionKind.RESPOND in allowed
     on_deadline = draw(deadline_actions)
-    created_at, policy = draw(instants), draw(policies())
+    created_at, policy, ladder = draw(instants), draw(policies()), ()
     if policy.deadline is not None:
         later = created_at + draw(st.timedeltas(timedelta(seconds=1), timedelta(days=999)))
         policy = policy.model_copy(update={"deadline": later})
+    elif policy.approvals != "all" and draw(st.booleans()):
+        ladder = draw(ladders(created_at))
+        if (closing := closing_rung(ladder)) is not None:
+            policy = policy.model_copy(update={"deadline": closing.at})
+            on_deadline = closing.action
     chiefs_needed = DecisionKind.ESCALATE in allowed or on_deadline.kind == "escalate"
     return ReviewRequest(
         request_id=draw(identifiers),
@@ -161,6 +188,7 @@ def requests(draw):
         policy=policy,
         escalate_to=draw(tuples_of(identifiers, min_size=chiefs_needed)),
         on_deadline=on_deadline,
+        ladder=ladder,
         requester=draw(st.none() | identifiers),
         created_at=created_at,
         revision=draw(st.integers(1, 99)),

@@ -13,16 +13,26 @@ from workflows.events import Event, StartEvent, StopEvent, WorkflowIdleEvent
 from llama_index_hitl import (
     Approve,
     Approved,
+    Escalate,
+    Expire,
+    Expired,
     Reject,
     Rejected,
+    Remind,
     Review,
+    ReviewDeadlineEvent,
     ReviewRefusedEvent,
     ReviewRequestEvent,
+    ReviewWithdrawEvent,
+    Widen,
+    WorkingHours,
     gates_of,
 )
 from llama_index_hitl.errors import GateError, SubjectError
 from llama_index_hitl.rules import never
 from llama_index_hitl.testing import ScriptedReviewer, review_with
+
+HOUR = timedelta(hours=1)
 
 
 class Draft(Event):
@@ -45,6 +55,24 @@ class Noted(Approved):
         ("silence is never consent", {"deadline": timedelta(1), "on_deadline": Approve()}),
         ("silence is never consent", {"deadline": timedelta(1), "on_deadline": "reject"}),
         ("needs deadline=", {"on_deadline": Reject()}),
+        ("ladder= or deadline=", {"deadline": HOUR, "ladder": {HOUR: Expire()}}),
+        ("needs deadline=", {"on_deadline": Reject(), "ladder": {HOUR: Remind()}}),
+        ("ladder= must be a dict", {"ladder": [(HOUR, Expire())]}),
+        ("after which time", {"ladder": {5: Expire()}}),
+        ("after which time", {"ladder": {timedelta(0): Expire()}}),
+        ("after which time", {"ladder": {-HOUR: Remind()}}),
+        ("silence is never consent", {"ladder": {HOUR: Approve()}}),
+        ("silence is never consent", {"ladder": {HOUR: "expire"}}),
+        ("silence is never consent", {"ladder": {HOUR: Expire}}),
+        ("behind Expire", {"ladder": {2 * HOUR: Remind(), HOUR: Expire()}}),
+        ("behind Reject", {"ladder": {HOUR: Reject(), 2 * HOUR: Expire()}}),
+        ("somebody to escalate to", {"ladder": {HOUR: Escalate()}}),
+        ("a role is written 'role:legal'", {"ladder": {HOUR: Widen("roles:legal")}}),
+        ("a role is written 'role:legal'", {"ladder": {HOUR: Escalate("group:legal")}}),
+        ("quorum='all'", {"reviewers": ["a"], "quorum": "all", "ladder": {HOUR: Widen("b")}}),
+        ("function of the workflow and the event", {"ladder": lambda event: {}}),
+        ("calendar= needs", {"calendar": WorkingHours(time_zone="UTC")}),
+        ("must be WorkingHours", {"deadline": HOUR, "calendar": "UTC"}),
         ("priority= must be one of", {"priority": "asap"}),
         ("a role is written 'role:legal'", {"reviewers": "roles:legal"}),
         ("a role is written 'role:legal'", {"reviewers": ["role:"]}),
@@ -60,6 +88,46 @@ class Noted(Approved):
 def test_a_value_that_cannot_be_is_refused_by_name(message: str, options: dict) -> None:
     with pytest.raises(GateError, match=message):
         Review(Draft, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ladder": {HOUR: Remind(), 2 * HOUR: Widen("role:legal")}},
+        {"ladder": {HOUR: Escalate()}, "escalate_to": "boss"},
+        {"ladder": {}},
+        {
+            "ladder": {HOUR: Escalate("b"), 2 * HOUR: Widen("c")},
+            "reviewers": ["a"],
+            "quorum": "all",
+        },
+    ],
+)
+def test_a_ladder_that_can_be_climbed_is_taken(options: dict) -> None:
+    assert Review(Draft, **options).ladder == options["ladder"]
+
+
+@pytest.mark.parametrize("options", [{}, {"deadline": HOUR}, {"ladder": {HOUR: Remind()}}])
+def test_every_gate_takes_deadlines_and_withdrawals(options: dict) -> None:
+    # So that a run that is paused now fits a gate that is given a deadline later.
+    accepts = Review(Draft, **options).accepts
+    assert {ReviewDeadlineEvent, ReviewWithdrawEvent} <= set(accepts)
+
+
+@pytest.mark.parametrize(
+    ("options", "expires"),
+    [
+        ({}, False),
+        ({"deadline": HOUR}, True),
+        ({"ladder": {HOUR: Remind()}}, False),
+        ({"ladder": {HOUR: Escalate("b"), 2 * HOUR: Expire()}}, True),
+        ({"ladder": lambda flow, event: None}, True),
+    ],
+)
+def test_a_gate_says_whether_its_requests_may_expire(options: dict, expires: bool) -> None:
+    gate = Review(Draft, expired=Expired, rejected=Rejected, **options)
+    assert (Expired in gate.outcome_types, gate.ends_run) == (expires, False)
+    assert Review(Draft, rejected=Rejected, **options).ends_run is expires
 
 
 @pytest.mark.parametrize("name", ["run", "clock", "ask"])

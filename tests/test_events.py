@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from flows import Draft, LegalApproved, Live, Note, SetClock, Transfer, drafts, made
+from flows import Draft, LegalApproved, Live, Note, SetClock, Transfer, drafts, made, person
 from pydantic import ValidationError
 from workflows import Workflow, step
 from workflows.context.serializers import JsonSerializer
@@ -33,13 +33,14 @@ from llama_index_hitl import (
     ReviewRequestEvent,
     ReviewResponseEvent,
     ReviewUpdatedEvent,
+    ReviewWithdrawEvent,
     Revise,
     Revision,
     RevisionsExhausted,
     utc_now,
 )
 from llama_index_hitl.errors import FieldProblem
-from llama_index_hitl.lifecycle import Command, close, open_record, take_answer
+from llama_index_hitl.lifecycle import Command, close, open_record, take_answer, withdraw
 from llama_index_hitl.models import DecisionKind, Feedback, RequestStatus, StageApproval, Subject
 from llama_index_hitl.rendering import render_prompt
 
@@ -193,6 +194,7 @@ EVENTS: list[Event] = [
     ReviewResponseEvent(answer=answer(Edit(subject={"text": "x", "n": [1, None, 2.5]}))),
     ReviewResponseEvent(answer=answer(Respond(response={"grade": 4}))),
     ReviewDeadlineEvent(request_id="review-1", at=NOW),
+    ReviewWithdrawEvent(request_id="review-1", by=person("bob", "legal"), at=NOW, reason="paid"),
     ReviewUpdatedEvent(record=record(Approve(comment="fine"))),
     ReviewRefusedEvent(
         request_id=None,
@@ -208,6 +210,7 @@ EVENTS: list[Event] = [
     RevisionsExhausted(record=record(Revise(feedback="more")), proposal=Draft(text="AI")),
     Responded(record=record(Respond(response={"grade": 4})), proposal=Draft(text="x"), response=4),
     Expired(record=expired(), proposal=Draft(text="AI")),
+    Rejected(record=withdraw(record(), by=person("bob"), at=NOW), proposal=Draft(text="AI")),
 ]
 
 
@@ -222,7 +225,9 @@ def test_every_envelope_survives_upstreams_serializer(event: Event):
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda e: type(e).__name__)
 def test_every_envelope_has_a_json_schema(event: Event):
-    if isinstance(event, ReviewRequestEvent | ReviewResponseEvent | ReviewDeadlineEvent):
+    if isinstance(
+        event, ReviewRequestEvent | ReviewResponseEvent | ReviewDeadlineEvent | ReviewWithdrawEvent
+    ):
         assert type(event).model_json_schema()["properties"]
 
 

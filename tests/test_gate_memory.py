@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+from pydantic import ValidationError
 from workflows import Workflow, step
 from workflows.events import Event, StartEvent, StopEvent, WorkflowIdleEvent
 from workflows.handler import WorkflowHandler
 
 from llama_index_hitl import Approved, Review, ReviewRequestEvent, Revise, Revision
+from llama_index_hitl._ledger import Ledger
 
 
 class Page(Event):
@@ -51,6 +54,11 @@ async def test_more_drafts_under_revision_than_closed_requests_are_remembered() 
     assert [event.request.revision for event in second] == [2] * 50
     assert {e.request.supersedes for e in second} == {e.request_id for e in first}
     await handler.cancel_run()
+
+
+async def test_a_memory_of_another_version_is_refused() -> None:
+    with pytest.raises(ValidationError, match="schema_version"):
+        Ledger.model_validate({**Ledger().model_dump(mode="json"), "schema_version": 2})
 
 
 async def test_what_a_run_carries_along_does_not_grow_with_its_rounds() -> None:

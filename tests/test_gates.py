@@ -1009,9 +1009,9 @@ async def test_a_deadline_of_an_id_that_no_gate_knows_is_refused_exactly_once(st
     at = request.request.created_at
     events = await live.tell(ReviewDeadlineEvent(request_id="delta-1", at=at))
     assert codes(events) == ["unknown_request"]
-    # The gate of this one gives no deadline, and takes no such event.
+    # The gate of this one gives no deadline.
     events = await live.tell(ReviewDeadlineEvent(request_id=request.request_id, at=at))
-    assert codes(events) == ["unknown_request"]
+    assert codes(events) == ["stale_request"]
 
 
 # --------------------------------------------------------------------------- declarations

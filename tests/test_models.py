@@ -27,6 +27,7 @@ from llama_index_hitl.models import (
     Feedback,
     Outcome,
     Reject,
+    Remind,
     RequestStatus,
     Respond,
     Reviewer,
@@ -36,9 +37,11 @@ from llama_index_hitl.models import (
     Revise,
     RuleResult,
     RuleVerdict,
+    Rung,
     StageApproval,
     Subject,
     Value,
+    Widen,
     digest_of,
 )
 
@@ -113,6 +116,9 @@ VALUES = [
     Outcome(status=RequestStatus.OPEN),
     RECORD,
     Expire(),
+    Remind(),
+    Widen("role:legal"),
+    Rung(at=T0, action=Widen("role:legal")),
     Approve(comment="ok"),
     Reject(),
     Revise(feedback="shorter"),
@@ -268,6 +274,9 @@ CHANGED = {
     "policy": {"reviewers": ["eve"]},
     "escalate_to": ["eve"],
     "on_deadline": {"kind": "expire"},
+    "ladder": [
+        {"at": "2025-03-02T12:00:00Z", "action": {"kind": "escalate", "to": ["role:chief"]}}
+    ],
     "requester": "eve",
     "created_at": "2025-03-01T12:00:01Z",
     "revision": 1,
