@@ -7,7 +7,7 @@ that it is closed.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 
@@ -227,3 +227,280 @@ class Unanswered(HitlError):
         super().__init__(f"Request {request_id} was left unanswered: {reason}. It is still open.")
         self.request_id = request_id
         self.reason = reason
+
+
+class StoreError(HitlError):
+    """The store cannot be reached, or holds something that it cannot read."""
+
+
+class Conflict(StoreError):
+    """What was to be changed is no longer as it was read: somebody else was first. Read again."""
+
+
+class UnknownRun(HitlError, LookupError):
+    """No run has that id.
+
+    Attributes:
+        run_id: The id that was asked for.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"There is no run {run_id!r} in this store. Look it up with Runner.runs(), and check "
+            "that this is the store that it was started with."
+        )
+        self.run_id = run_id
+
+
+class RunExists(HitlError):
+    """A run is to be started under an id that belongs to a run of another workflow.
+
+    Attributes:
+        run_id: The id.
+        workflow: The workflow of the run that has it.
+    """
+
+    def __init__(self, run_id: str, *, workflow: str) -> None:
+        super().__init__(
+            f"There is a run {run_id!r} of workflow {workflow!r} already. Give the new run an id "
+            "of its own, or none."
+        )
+        self.run_id = run_id
+        self.workflow = workflow
+
+
+class NothingAsked(HitlError):
+    """Nothing in a run can go on, and it asks nobody: it would wait for ever."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"Nothing in run {run_id} can go on, and it asks nobody. A step that returned None has "
+            "ended its branch, or an event that is collected or waited for never comes."
+        )
+
+
+class UnknownWorkflow(HitlError, LookupError):
+    """The runner was not given the code of a workflow.
+
+    Attributes:
+        workflow: Name of the workflow.
+    """
+
+    def __init__(self, workflow: str, known: Iterable[str]) -> None:
+        listed = ", ".join(sorted(known)) or "none"
+        super().__init__(
+            f"This runner has no workflow {workflow!r} (it has: {listed}). Give it to the runner "
+            "under that name; a runner without it can list and answer, but not advance."
+        )
+        self.workflow = workflow
+
+
+class RunBusy(HitlError):
+    """Somebody else is at work on the run.
+
+    Attributes:
+        run_id: The run.
+        owner: Who holds the lease.
+        until: When the lease ends.
+    """
+
+    def __init__(self, run_id: str, *, owner: str | None, until: datetime | None) -> None:
+        said = f" until {until.isoformat()}" if until else ""
+        super().__init__(f"Run {run_id} is being advanced by {owner}{said}. Try again later.")
+        self.run_id = run_id
+        self.owner = owner
+        self.until = until
+
+
+class LeaseLost(HitlError):
+    """The run was taken over by somebody else while this runner was at work on it.
+
+    Nothing of this runner's work was stored.
+
+    Attributes:
+        run_id: The run.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"Run {run_id} was taken over while it was advanced here; what was done here is not "
+            "stored. Give the runner a longer lease if this happens often."
+        )
+        self.run_id = run_id
+
+
+class StillWaiting(HitlError):
+    """The run has no result yet.
+
+    Attributes:
+        run_id: The run.
+        status: How it stands.
+    """
+
+    def __init__(self, run_id: str, *, status: str, open_requests: Iterable[str] = ()) -> None:
+        waits = ", ".join(open_requests)
+        said = f"; it waits for {waits}" if waits else ""
+        super().__init__(f"Run {run_id} has no result: it is {status}{said}.")
+        self.run_id = run_id
+        self.status = status
+
+
+class RunFailed(HitlError):
+    """A step of the run raised an error. Its answers are kept, and it can be tried again.
+
+    Attributes:
+        run_id: The run.
+        error_type: Name of the class of the error.
+        error_message: What the error said.
+    """
+
+    def __init__(self, run_id: str, *, error_type: str, error_message: str) -> None:
+        super().__init__(
+            f"Run {run_id} failed: {error_type}: {error_message}. No answer is lost. When the "
+            "cause is mended, Runner.retry() goes on from the last snapshot."
+        )
+        self.run_id = run_id
+        self.error_type = error_type
+        self.error_message = error_message
+
+
+class RunEnded(HitlError):
+    """The run is over, so this cannot be done to it.
+
+    Attributes:
+        run_id: The run.
+        status: How it ended.
+    """
+
+    def __init__(self, run_id: str, *, status: str, wanted: str) -> None:
+        super().__init__(f"Run {run_id} is {status}; it cannot be {wanted}.")
+        self.run_id = run_id
+        self.status = status
+
+
+class SnapshotError(HitlError):
+    """A snapshot cannot be read: its format is unknown, or it is damaged."""
+
+
+class IncompatibleSnapshot(SnapshotError):
+    """A paused run no longer fits the code of its workflow. No answer was consumed.
+
+    Attributes:
+        workflow: Name of the workflow.
+        differences: What is different, one sentence each.
+    """
+
+    def __init__(self, workflow: str, differences: Iterable[str]) -> None:
+        self.workflow = workflow
+        self.differences = tuple(differences)
+        listed = "\n".join(f"- {difference}" for difference in self.differences)
+        super().__init__(
+            f"The paused run does not fit {workflow} any more:\n{listed}\n"
+            "Register a Migration for it, or resume it with the code that paused it."
+        )
+
+
+class UnserializableState(SnapshotError):
+    """Something in a run would not survive being stored; the run was not paused.
+
+    Attributes:
+        problems: What, and where: one `key: reason` for each.
+    """
+
+    def __init__(self, problems: Iterable[FieldProblem]) -> None:
+        self.problems = tuple(problems)
+        listed = "; ".join(str(problem) for problem in self.problems)
+        super().__init__(
+            f"The run cannot be paused, for this would not survive: {listed}. Keep such things on "
+            "the workflow, or name their class in `snapshot_types` of the workflow."
+        )
+
+
+class EffectInDoubt(HitlError):
+    """An effect was begun and never finished: nobody knows whether it has happened.
+
+    Attributes:
+        key: Key of the effect.
+        owner: Who began it.
+        at: When.
+    """
+
+    def __init__(self, key: str, *, owner: str, at: datetime) -> None:
+        super().__init__(
+            f"Effect {key} was begun by {owner} at {at.isoformat()} and never finished: it may or "
+            "may not have happened. Find out, then say with Runner.settle() whether to repeat or "
+            "to skip it, and retry the run."
+        )
+        self.key = key
+        self.owner = owner
+        self.at = at
+
+
+class UnknownEffect(HitlError, LookupError):
+    """No effect with that key is in doubt.
+
+    Attributes:
+        key: The key.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"No effect {key!r} is in doubt. Runner.effects_in_doubt() lists those that are."
+        )
+        self.key = key
+
+
+class AuditBroken(HitlError):
+    """The audit trail of a run was changed after it was written.
+
+    Attributes:
+        run_id: The run.
+        problems: What is wrong, row by row.
+    """
+
+    def __init__(self, run_id: str, problems: Iterable[str]) -> None:
+        self.run_id = run_id
+        self.problems = tuple(problems)
+        super().__init__(f"The audit trail of {run_id} is broken: {'; '.join(self.problems)}.")
+
+
+class AuditUnreadable(HitlError, ValueError):
+    """A line of an exported audit trail is no row.
+
+    Attributes:
+        line: Number of the line, from 1.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, line: int, *, reason: str) -> None:
+        # What a hostile line holds may be as long as it likes.
+        self.reason = reason if len(reason) <= 500 else reason[:500] + "…"
+        self.line = line
+        super().__init__(
+            f"Line {line} of the audit trail cannot be read: {self.reason}. Export the trail anew "
+            "from the store; a line that was cut off or changed cannot be verified."
+        )
+
+
+class NotifierError(HitlError, ValueError):
+    """A notifier is set up in a way that cannot work; raised when it is made, or first used."""
+
+
+class NotifyFailed(HitlError):
+    """A notice could not be told. It is kept, and told again later.
+
+    Attributes:
+        retry_after: How long the receiver asks to be left alone; None: it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NoticeRefused(NotifyFailed):
+    """The receiver wants no such notice, now or ever: it is not told again."""
+
+
+class WebhookInvalid(HitlError, ValueError):
+    """What came in is not a webhook of the sender whose secret this is; do not act on it."""
