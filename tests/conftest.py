@@ -1,10 +1,18 @@
 """Fixtures for tests that drive whole runs."""
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flows import Live, Make
+from postgres import postgres_server, postgres_url
+
+from llama_index_hitl.stores import MemoryStore, SqlStore, Store
+
+__all__ = ["postgres_server", "postgres_url"]
+
+pytest.register_assert_rewrite("llama_index_hitl.testing")
 
 
 async def _starter(options: dict[str, Any]) -> AsyncIterator[Callable[..., Live]]:
@@ -42,3 +50,17 @@ async def start_here() -> AsyncIterator[Callable[..., Live]]:
     """Start runs that stay in this process."""
     async for starter in _starter({}):
         yield starter
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """Every store of the package, empty."""
+    opened: Store
+    if request.param == "memory":
+        opened = MemoryStore()
+    elif request.param == "sqlite":
+        opened = SqlStore(tmp_path / "hitl.db")
+    else:
+        opened = SqlStore(request.getfixturevalue("postgres_url"))
+    yield opened
+    await opened.close()

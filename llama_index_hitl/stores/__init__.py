@@ -1,0 +1,64 @@
+"""Where runs wait: the contract of a store, and the stores that come with the package.
+
+- `Store`: the contract; `Run`, `StoredRequest`, `Message`, `Effect`, `Notice` and `Commit` are what
+  is stored, `RequestQuery`, `RunQuery` and `Page` what is listed;
+- `MemoryStore`: for tests, and for runs that need not outlive the process;
+- `SqlStore`: SQLite in a file, or PostgreSQL;
+- `Cipher` and `FernetCipher`: encryption at rest.
+
+`llama_index_hitl.testing.stores.StoreConformance` tests a store of your own.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from llama_index_hitl.stores._cursors import InvalidCursor
+from llama_index_hitl.stores.encryption import Cipher, FernetCipher
+from llama_index_hitl.stores.memory import MemoryStore
+from llama_index_hitl.stores.protocol import (
+    Commit,
+    Cursor,
+    Effect,
+    Message,
+    Notice,
+    NoticeKind,
+    Page,
+    RequestQuery,
+    Run,
+    RunQuery,
+    RunStatus,
+    Store,
+    StoredRequest,
+)
+
+if TYPE_CHECKING:
+    from llama_index_hitl.stores.sql import SqlStore
+
+__all__ = [
+    "Cipher",
+    "Commit",
+    "Cursor",
+    "Effect",
+    "FernetCipher",
+    "InvalidCursor",
+    "MemoryStore",
+    "Message",
+    "Notice",
+    "NoticeKind",
+    "Page",
+    "RequestQuery",
+    "Run",
+    "RunQuery",
+    "RunStatus",
+    "SqlStore",
+    "Store",
+    "StoredRequest",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # SQLAlchemy takes a fifth of a second to import, which only SqlStore needs.
+    if name == "SqlStore":
+        from llama_index_hitl.stores.sql import SqlStore
+
+        return SqlStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,90 @@
+"""Cursors: where a page ended, as a word that means nothing to anybody else."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from llama_index_hitl.errors import StoreError
+from llama_index_hitl.stores._encoding import Place
+from llama_index_hitl.stores.protocol import Cursor, Page
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+_INT64 = range(-(2**63), 2**63)
+
+
+class InvalidCursor(StoreError, ValueError):
+    """A cursor is not what a page of this kind ended with."""
+
+    def __init__(self, cursor: str) -> None:
+        super().__init__(
+            f"{cursor[:80]!r} is not where a page of this list ended. Give `after` of the page "
+            "before, or leave it out to begin at the first page."
+        )
+        self.cursor = cursor
+
+
+def request_cursor(place: Place) -> Cursor:
+    """Return the cursor of a page of requests that ends here."""
+    return _written(["requests", *place])
+
+
+def request_place(cursor: Cursor) -> Place:
+    """Return where a page of requests ended.
+
+    Raises:
+        InvalidCursor: It did not end with this.
+    """
+    match _read(cursor):
+        case ["requests", int(rank), int(created_at), str(request_id)] if (
+            rank in _INT64 and created_at in _INT64
+        ):
+            return Place(rank, created_at, request_id)
+    raise InvalidCursor(cursor)
+
+
+def run_cursor(created_at: int, run_id: str) -> Cursor:
+    """Return the cursor of a page of runs that ends here."""
+    return _written(["runs", created_at, run_id])
+
+
+def run_place(cursor: Cursor) -> tuple[int, str]:
+    """Return where a page of runs ended: `created_at` and id of the last run.
+
+    Raises:
+        InvalidCursor: It did not end with this.
+    """
+    match _read(cursor):
+        case ["runs", int(created_at), str(run_id)] if created_at in _INT64:
+            return created_at, run_id
+    raise InvalidCursor(cursor)
+
+
+def _written(parts: list[Any]) -> Cursor:
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
+
+
+def _read(cursor: Cursor) -> Any:
+    try:
+        return json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
+    except (ValueError, RecursionError) as error:
+        raise InvalidCursor(cursor) from error
+
+
+def page_of(
+    found: Sequence[S], limit: int, *, read: Callable[[S], T], cursor_of: Callable[[S], Cursor]
+) -> Page[T]:
+    """Return a page.
+
+    Args:
+        found: What belongs on it, and one more where there is more.
+        limit: How many it holds.
+        read: Makes an item.
+        cursor_of: Makes the cursor of a page that ends with this.
+    """
+    more = cursor_of(found[limit - 1]) if len(found) > limit else None
+    return Page(tuple(map(read, found[:limit])), more)
