@@ -6,25 +6,39 @@ leans on.
 
 from __future__ import annotations
 
+import asyncio
 import warnings
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 from workflows import Context, Workflow
-from workflows.context.serializers import _register_framework_types
-from workflows.events import Event
+from workflows.context.context_types import SerializedContext
+from workflows.context.serializers import BaseSerializer, _register_framework_types
+from workflows.events import Event, InputRequiredEvent, StopEvent, WorkflowCancelledEvent
+from workflows.handler import WorkflowHandler
+from workflows.plugins.basic import AsyncioAdapterQueues, BasicRuntime, ExternalAsyncioAdapter
+from workflows.runtime.control_loop import rebuild_state_from_ticks
+from workflows.runtime.control_loop.reduce import _check_idle_state
+from workflows.runtime.types.internal_state import BrokerState
 from workflows.runtime.types.plugin import SnapshottableAdapter, _current_run
 from workflows.runtime.types.results import (
     AddWaiter,
     DeleteWaiter,
     StepWorkerContext,
     StepWorkerFailed,
+    StepWorkerResult,
     StepWorkerStateContextVar,
     WaitingForEvent,
 )
-from workflows.runtime.types.ticks import TickAddEvent
+from workflows.runtime.types.ticks import (
+    TickAddEvent,
+    TickIdleCheck,
+    TickSessionStart,
+    TickStepResult,
+)
 
-from llama_index_hitl.errors import TimeoutWarning
+from llama_index_hitl.errors import SnapshotError, TimeoutWarning
 
 T = TypeVar("T")
 
@@ -136,7 +150,7 @@ def state_of_run(create: Callable[[], T]) -> T:
     """Return something of ours that lives as long as the run does in this process.
 
     Args:
-        create: Makes it, the first time.
+        create: Makes it, the first time; each has its own.
 
     Raises:
         LookupError: Not called from within a step.
@@ -144,10 +158,10 @@ def state_of_run(create: Callable[[], T]) -> T:
     run = _current_run.get()
     if run is None:
         raise LookupError("not within a step")
-    attributes = vars(run)
-    if _STATE not in attributes:
-        attributes[_STATE] = create()
-    state: T = attributes[_STATE]
+    states = vars(run).setdefault(_STATE, {})
+    if create not in states:
+        states[create] = create()
+    state: T = states[create]
     return state
 
 
@@ -175,3 +189,269 @@ def keep_waiting(event_type: type[Event], waiter_id: str, requirements: dict[str
             event_type=event_type,
         )
     )
+
+
+# --------------------------------------------------------------------------- a run from outside
+
+
+def _queues_of(handler: WorkflowHandler) -> AsyncioAdapterQueues:
+    """Return what upstream's own runtime keeps of a run.
+
+    Raises:
+        SnapshotError: The run is on another runtime, which keeps it itself.
+    """
+    adapter: object = handler._external_adapter
+    while (inner := getattr(adapter, "_decorated", None)) is not None:
+        adapter = inner  # such as the one that prints what happens, for verbose=True
+    if not isinstance(adapter, ExternalAsyncioAdapter):
+        raise SnapshotError(
+            f"A run on {type(adapter).__name__} cannot be paused from outside: that runtime keeps "
+            "its runs itself. Pause runs of upstream's in-memory runtime."
+        )
+    return adapter._queues
+
+
+async def until_idle(handler: WorkflowHandler) -> BrokerState | None:
+    """Wait until nothing in a run can advance by itself, and return the state that it is in then.
+
+    Reads the log of the run and not its stream, so that somebody else can watch the stream.
+
+    Returns:
+        The state; None: the run has ended.
+
+    Raises:
+        SnapshotError: The run is on another runtime.
+    """
+    queues = _queues_of(handler)
+    while not queues.complete.done():
+        queues.ticks_changed.clear()
+        if (state := _idle_state(handler, queues)) is not None:
+            return state
+        await queues.ticks_changed.wait()
+    return None
+
+
+async def let_arrive(handler: WorkflowHandler) -> None:
+    """Let what was sent to a run before this call reach it.
+
+    An event is sent by a task of its own and taken out of its queue by another one; in between it
+    can be seen nowhere. Both need a turn of the event loop or two.
+    """
+    sending = handler.ctx._require_external(fn="let_arrive")._workers
+    await asyncio.gather(*sending, return_exceptions=True)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def _idle_state(handler: WorkflowHandler, queues: AsyncioAdapterQueues) -> BrokerState | None:
+    """Return the state of a run if it is idle.
+
+    Upstream checks after each thing that it has done whether it was the last; that check is in the
+    log. Only then is it worth the while to rebuild the state. A restored run that has nothing to do
+    has only begun.
+    """
+    checked = queues.ticks and isinstance(queues.ticks[-1], TickIdleCheck | TickSessionStart)
+    if not checked or not queues.receive_queue.empty():
+        return None
+    state = rebuild_state_from_ticks(queues.init_state, queues.ticks, run_id=queues.run_id)
+    return state if _check_idle_state(state) else None
+
+
+def serialized(
+    handler: WorkflowHandler, state: BrokerState, serializer: BaseSerializer
+) -> dict[str, Any]:
+    """Return the context of a run that is idle, as `Context.to_dict` does, without rebuilding."""
+    context = state.to_serialized(serializer)
+    store = _queues_of(handler).state_store
+    context.state = {} if store is None else store.to_dict(serializer)
+    return context.model_dump(mode="json")
+
+
+def parsed_context(context: Mapping[str, Any]) -> SerializedContext:
+    """Return a serialized context in upstream's newest format.
+
+    Raises:
+        ValueError: It is none, or newer than this version of upstream.
+    """
+    return SerializedContext.from_dict_auto(dict(context))
+
+
+def streamed(handler: WorkflowHandler) -> list[Event]:
+    """Take all events off the stream that are there now; nobody else gets them then."""
+    queue = _queues_of(handler).publish_queue
+    return [queue.get_nowait() for _ in range(queue.qsize())]
+
+
+async def stop(handler: WorkflowHandler) -> None:
+    """End a run where it is, without a trace in its log; whoever streams it sees a cancellation."""
+    queues = _queues_of(handler)
+    ending = (queues.complete, handler._result_task)
+    for task in ending:
+        task.cancel()
+    queues.publish_queue.put_nowait(WorkflowCancelledEvent())
+    try:
+        # Not awaited one by one: that they are cancelled must not hide that the caller is.
+        await asyncio.wait(ending)
+    finally:
+        _forget_run(handler)
+    for task in ending:
+        if not task.cancelled():
+            task.exception()  # seen, so that nobody warns of it
+
+
+def _forget_run(handler: WorkflowHandler) -> None:
+    """Let the same run id be used again in this process."""
+    runtime = handler._workflow.runtime
+    if isinstance(runtime, BasicRuntime):
+        runtime._queues.pop(handler.run_id, None)
+
+
+def is_live(workflow: Workflow, run_id: str) -> bool:
+    """Tell whether a run with this id is under way in this process."""
+    runtime = workflow.runtime
+    return isinstance(runtime, BasicRuntime) and run_id in runtime._queues
+
+
+def result_of(handler: WorkflowHandler) -> Any:
+    """Return what a run that is over came to, as awaiting its handler does.
+
+    Raises:
+        Exception: What the run failed with.
+    """
+    _forget_run(handler)
+    stop_event: StopEvent = _queues_of(handler).complete.result()
+    return stop_event.result if type(stop_event) is StopEvent else stop_event
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A step that waits for an event.
+
+    Attributes:
+        step: Name of the step.
+        waiter_id: Upstream's name for it; a step may use the same one again, later.
+        event_type: What it waits for.
+        requirements: The attributes that the event must have.
+        question: What it sent to the stream when it began to wait; None if that is not known.
+    """
+
+    step: str
+    waiter_id: str
+    event_type: type[Event]
+    requirements: dict[str, Any]
+    question: Event | None
+
+
+@dataclass
+class Session:
+    """What a run has asked and was told in this process.
+
+    Attributes:
+        questions: Events that ask a person and that no step waits behind, in order.
+        told: Events that have come from outside, in order.
+        waits: What each wait sent to the stream and requires, by its step and its waiter id.
+    """
+
+    questions: list[InputRequiredEvent] = field(default_factory=list)
+    told: list[Event] = field(default_factory=list)
+    waits: dict[tuple[str, str], AddWaiter[Any]] = field(default_factory=dict)
+
+
+def session_of(handler: WorkflowHandler, streamed: Sequence[Event] = ()) -> Session:
+    """Return what a run has asked and was told in this process.
+
+    A question that a step has written to the stream itself is seen as long as nobody has read it
+    from there.
+
+    Args:
+        handler: The run.
+        streamed: What was read from its stream.
+    """
+    queues = _queues_of(handler)
+    session, asked, behind_waits = Session(), {}, set()
+    for tick in queues.ticks:
+        if isinstance(tick, TickStepResult):
+            for result in tick.result:
+                if isinstance(result, AddWaiter):
+                    session.waits[str(tick.step_id), result.waiter_id] = result
+                    behind_waits.add(id(result.waiter_event))
+                elif isinstance(result, StepWorkerResult):
+                    asked[id(result.result)] = result.result
+        elif isinstance(tick, TickAddEvent):
+            asked[id(tick.event)] = tick.event
+            if tick.emission is None and tick.step_id is None:
+                session.told.append(tick.event)
+    for event in (*streamed, *_waiting_on_stream(queues)):
+        asked[id(event)] = event
+    session.questions = [
+        event
+        for key, event in asked.items()
+        if isinstance(event, InputRequiredEvent) and key not in behind_waits
+    ]
+    return session
+
+
+def _waiting_on_stream(queues: AsyncioAdapterQueues) -> Iterator[Event]:
+    yield from cast("Any", queues.publish_queue)._queue
+
+
+def waits_of(state: BrokerState, session: Session) -> list[Wait]:
+    """Return the waits of a run that nothing has woken, in a stable order."""
+    found = []
+    for step_id, worker in state.workers.items():
+        for waiter in worker.collected_waiters:
+            if waiter.resolved_event is not None:
+                continue
+            added = session.waits.get((str(step_id), waiter.waiter_id))
+            found.append(
+                Wait(
+                    step=str(step_id),
+                    waiter_id=waiter.waiter_id,
+                    event_type=waiter.waiting_for_event,
+                    requirements=dict(waiter.requirements),
+                    question=None if added is None else added.waiter_event,
+                )
+            )
+    return sorted(found, key=lambda wait: (wait.step, wait.waiter_id))
+
+
+def require_again(
+    handler: WorkflowHandler, requirements: Callable[[str, str, type[Event]], Mapping[str, Any]]
+) -> None:
+    """Give the waits of a restored run their requirements back.
+
+    Upstream writes a snapshot without them: until the step has run again, any event of the type
+    would do. Must be called before the run has had its first turn, that is, without an `await`
+    after `Workflow.run`; upstream then has no reason to run the step again.
+
+    Args:
+        handler: The run.
+        requirements: Says what a wait requires, from its step, its id and the event that it waits
+            for.
+    """
+    for step_id, worker in _queues_of(handler).init_state.workers.items():
+        for waiter in worker.collected_waiters:
+            if waiter.has_requirements and not waiter.requirements:
+                required = requirements(str(step_id), waiter.waiter_id, waiter.waiting_for_event)
+                waiter.requirements = dict(required)
+
+
+def steps_taking(workflow: Workflow, event: Event) -> list[str]:
+    """Return the names of the steps that take this very event."""
+    return [
+        str(step_id)
+        for step_id, config in workflow._get_broker_config().steps.items()
+        if any(
+            isinstance(event, kind) if config.accept_event_subclasses else type(event) is kind
+            for kind in config.accepted_events
+        )
+    ]
+
+
+def events_taken(workflow: Workflow) -> dict[str, list[type[Event]]]:
+    """Return the events that each step takes, by the name of the step."""
+    steps = workflow._get_broker_config().steps
+    return {
+        str(step_id): [kind for kind in config.accepted_events if isinstance(kind, type)]
+        for step_id, config in steps.items()
+    }
