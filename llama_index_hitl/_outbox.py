@@ -1,0 +1,106 @@
+"""Commits of a runner: redacted, with the notices that they cause, told after they are stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from llama_index_hitl._entries import Redact, redacted
+from llama_index_hitl.models import JsonObject, RequestStatus, ReviewRecord
+from llama_index_hitl.stores.protocol import Commit, Notice, NoticeKind, Store
+
+
+class Outbox:
+    """Stores the commits of a runner.
+
+    Args:
+        store: Where to.
+        keeps: Whether notices are kept to be told at all.
+        redact: What may be said in audit rows and notices; None: everything.
+    """
+
+    def __init__(self, store: Store, *, keeps: bool, redact: Redact | None = None) -> None:
+        self._store = store
+        self._keeps = keeps
+        self._redact = redact
+
+    async def commit(self, commit: Commit) -> None:
+        """Store a change, with what it says about people redacted.
+
+        Raises:
+            Conflict: Somebody else was first.
+        """
+        redact = self._redact
+        if redact is not None:
+            commit = replace(
+                commit,
+                audit=tuple(redacted(entry, redact) for entry in commit.audit),
+                notices=tuple(
+                    replace(n, payload=redact(n.kind, n.payload)) for n in commit.notices
+                ),
+            )
+        await self._store.commit(commit)
+
+    def about(
+        self,
+        kind: NoticeKind,
+        run_id: str,
+        record: ReviewRecord,
+        at: datetime,
+        *,
+        number: int | str = 0,
+    ) -> tuple[Notice, ...]:
+        """Return the notice about a request, if notices are kept.
+
+        Args:
+            kind: What happened.
+            run_id: The run.
+            record: The request, as it is after that.
+            at: When.
+            number: Tells it from others of its kind about the same request at the same time, such
+                as the revision that the request had before.
+        """
+        if not self._keeps:
+            return ()
+        request = record.request
+        payload: JsonObject = {
+            "workflow": request.workflow,
+            "gate": request.gate,
+            "title": request.title,
+            "status": record.status,
+            "reviewers": list(record.policy.reviewers),
+            "priority": request.priority,
+            "deadline": None if request.deadline is None else request.deadline.isoformat(),
+            "digest": request.digest,
+        }
+        if record.status is not RequestStatus.OPEN:
+            payload["reason"] = record.outcome.reason
+            payload["decided_by"] = list(record.outcome.decided_by)
+        return (
+            Notice(
+                notice_id=f"{request.request_id}:{kind}:{at.timestamp():.6f}:{number}",
+                kind=kind,
+                run_id=run_id,
+                at=at,
+                due=at,
+                request_id=request.request_id,
+                payload=payload,
+            ),
+        )
+
+    def of_run(
+        self, kind: NoticeKind, run_id: str, workflow: str, at: datetime, *, number: int
+    ) -> tuple[Notice, ...]:
+        """Return the notice about a run, if notices are kept."""
+        if not self._keeps:
+            return ()
+        return (
+            Notice(
+                notice_id=f"{run_id}:{kind}:{at.timestamp():.6f}:{number}",
+                kind=kind,
+                run_id=run_id,
+                at=at,
+                due=at,
+                payload={"workflow": workflow},
+            ),
+        )

@@ -1,0 +1,57 @@
+"""Who may do what, as the host of a runner sees it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+from llama_index_hitl.models import Reviewer, ReviewRequest
+
+
+class Action(StrEnum):
+    """What somebody wants to do."""
+
+    ANSWER = "answer"
+    WITHDRAW = "withdraw"
+    CANCEL = "cancel"
+    RETRY = "retry"
+    SETTLE = "settle"
+
+
+class Authorizer(Protocol):
+    """Vouches for people. Called before anything is changed, for every change that people make.
+
+    Whether a request is for somebody is checked after this, with the roles that are returned: an
+    authorizer can only be stricter than the request.
+    """
+
+    async def authorize(
+        self, by: Reviewer, action: Action, *, run_id: str, request: ReviewRequest | None
+    ) -> Reviewer:
+        """Return who it is, with the roles that the host vouches for.
+
+        Args:
+            by: Who they say they are.
+            action: What they want to do.
+            run_id: The run that it is about.
+            request: The request, if it is about one.
+
+        Raises:
+            NotAllowed: They may not do this.
+        """
+        ...
+
+
+class TrustingAuthorizer:
+    """Takes everybody for who they say they are: for hosts that have checked that before."""
+
+    async def authorize(
+        self,
+        by: Reviewer,
+        action: Action,
+        *,
+        run_id: str,
+        request: ReviewRequest | None,
+    ) -> Reviewer:
+        """Return `by` as it is."""
+        return by
