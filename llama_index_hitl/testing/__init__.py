@@ -3,10 +3,15 @@
 - `ScriptedReviewer` and `review_with`: people who answer from a script.
 - `ScriptedLLM` and `ToolCall`: a language model that replies from a script.
 - `ManualClock`: a clock that you move.
+- `review_with_restarts`: the same people, and the whole run through JSON at each of their answers.
+- `llama_index_hitl.testing.stores`: the suite that holds a store of your own to the contract.
+- `llama_index_hitl.testing.faults` and `.crashes`: a store that fails at a named point, processes
+  that are killed there.
 """
 
 from llama_index_hitl.testing.clock import ManualClock
 from llama_index_hitl.testing.llm import ScriptedLLM, ScriptExhausted, ToolCall
+from llama_index_hitl.testing.restarts import review_with_restarts
 from llama_index_hitl.testing.reviewers import Script, ScriptedReviewer, review_with
 
 __all__ = [
@@ -17,4 +22,5 @@ __all__ = [
     "ScriptedReviewer",
     "ToolCall",
     "review_with",
+    "review_with_restarts",
 ]
