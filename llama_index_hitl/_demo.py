@@ -6,6 +6,7 @@ takes up what the reviewer says: a revision shows the feedback at work.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from llama_index_hitl.prebuilt import (
     ResearchReport,
     ReviewWorkflow,
 )
+from llama_index_hitl.prebuilt._base import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -50,7 +52,26 @@ POLICY_TEXTS = (
 )
 
 
-class DemoDocument(DocumentApproval):
+class DemoWorkflow(ReviewWorkflow):
+    """Base of the demo's workflows: a run that needs no model does not wait for one.
+
+    Args:
+        model: Name of the OpenAI model; None: the default one.
+        **options: What the ready workflow takes.
+    """
+
+    def __init__(self, *, model: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._model = model
+
+    def get_llm(self) -> LLM:
+        """Return the model that there is: OpenAI's with a key, and the scripted one without."""
+        if self._llm is None:
+            self._llm = model_at_hand(self._model)
+        return self._llm
+
+
+class DemoDocument(DemoWorkflow, DocumentApproval):
     """The document workflow, with revisions by hand where the user wants that."""
 
     def __init__(self, *, rewrite: Rewrite | None = None, **options: Any) -> None:
@@ -64,7 +85,7 @@ class DemoDocument(DocumentApproval):
         return await super().revise(draft, feedback)
 
 
-class DemoCode(CodeReview):
+class DemoCode(DemoWorkflow, CodeReview):
     """The code workflow, with revisions by hand where the user wants that."""
 
     def __init__(self, *, rewrite: Rewrite | None = None, **options: Any) -> None:
@@ -78,7 +99,7 @@ class DemoCode(CodeReview):
         return await super().revise(task, code, feedback)
 
 
-class DemoClaim(ClaimReview):
+class DemoClaim(DemoWorkflow, ClaimReview):
     """The claim workflow, with a page of the policy handbook as evidence."""
 
     async def gather(self, claim: str) -> tuple[Evidence, ...]:
@@ -88,44 +109,91 @@ class DemoClaim(ClaimReview):
         return tuple(found)
 
 
+class DemoReport(DemoWorkflow, ResearchReport):
+    """The report workflow, as it is."""
+
+
+def workflows(model: str | None = None) -> dict[str, ReviewWorkflow]:
+    """Return the workflows of the demo by name, for runs that are left in a store.
+
+    Anybody may answer them: what a person is called in another process is not known here.
+
+    Args:
+        model: Name of the OpenAI model; None: the default one.
+    """
+    kinds: dict[str, type[DemoWorkflow]] = {
+        "document": DemoDocument,
+        "code": DemoCode,
+        "claim": DemoClaim,
+        "report": DemoReport,
+    }
+    return {name: kind(model=model, streaming=True) for name, kind in kinds.items()}
+
+
+def inputs_of(name: str, *, topic: str | None, first_draft: str | None) -> dict[str, Any]:
+    """Return what the workflow of a demo is started with.
+
+    Args:
+        name: `document`, `code`, `claim` or `report`.
+        topic: What it is about; None: what the demo says.
+        first_draft: A text to begin with, where the demo takes one; None: the model writes it.
+    """
+    about = topic or TOPICS[name]
+    match name:
+        case "document":
+            return {"topic": about, "content": first_draft}
+        case "code":
+            return {"task": about, "code": first_draft}
+        case "claim":
+            return {"claim": about}
+        case _:
+            return {"topic": about}
+
+
 def start_demo(
     name: str,
     *,
     topic: str | None,
     first_draft: str | None,
-    llm: LLM,
+    model: str | None,
     rewrite: Rewrite | None,
     reviewer: str | None,
 ) -> Any:
-    """Start the workflow of a demo.
+    """Start the workflow of a demo in this process.
 
     Args:
         name: `document`, `code`, `claim` or `report`.
         topic: What it is about; None: what the demo says.
         first_draft: A text to begin with; None: the model writes it.
-        llm: The model.
+        model: Name of the OpenAI model; None: the default one.
         rewrite: Revises by hand; None: the model revises.
         reviewer: Id of the only person who may answer; None: anyone.
 
     Returns:
         The handler of the running workflow.
     """
-    about = topic or TOPICS[name]
-    options: dict[str, Any] = {"llm": llm, "reviewers": reviewer or (), "streaming": True}
+    options: dict[str, Any] = {"model": model, "reviewers": reviewer or (), "streaming": True}
+    workflow: ReviewWorkflow
     match name:
         case "document":
-            document = DemoDocument(rewrite=rewrite, **options)
-            return document.run(topic=about, content=first_draft)
+            workflow = DemoDocument(rewrite=rewrite, **options)
         case "code":
-            return DemoCode(rewrite=rewrite, **options).run(task=about, code=first_draft)
+            workflow = DemoCode(rewrite=rewrite, **options)
         case "claim":
-            return DemoClaim(**options).run(claim=about)
+            workflow = DemoClaim(**options)
         case _:
-            report: ReviewWorkflow = ResearchReport(**options)
-            return report.run(topic=about)
+            workflow = DemoReport(**options)
+    return workflow.run(**inputs_of(name, topic=topic, first_draft=first_draft))
 
 
-# --------------------------------------------------------------------------- the scripted model
+# --------------------------------------------------------------------------- the models
+
+
+def model_at_hand(name: str | None = None) -> LLM:
+    """Return OpenAI's model with that name if there is a key, and else the scripted one."""
+    if not os.environ.get("OPENAI_API_KEY"):
+        return scripted_model()
+    return openai_model(name or DEFAULT_MODEL)
 
 
 def scripted_model() -> LLM:

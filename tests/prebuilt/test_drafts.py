@@ -850,7 +850,7 @@ def test_upstream_draws_it(kind):
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("options", [{}, {"verbose": False}, {"timeout": None}])
 def test_it_waits_without_a_time_limit(kind, options):
-    assert kind(**options)._timeout is None  # noqa: SLF001 - upstream has no public name for it
+    assert kind(**options)._timeout is None
 
 
 async def test_a_time_limit_of_ones_own_is_warned_of():

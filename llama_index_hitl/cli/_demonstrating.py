@@ -1,34 +1,24 @@
-"""The command line: `hitl demo` takes a run from draft to decision in the terminal."""
+"""`hitl demo`: take a run from draft to decision, in one process or in several."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llama_index_hitl._demo import Rewrite, openai_model, scripted_model, start_demo
-from llama_index_hitl.console import EditorFailed, edit_text, review_in_console
+from llama_index_hitl.cli._failures import INTERRUPTED, Misused, ends_in_one_line, fail
+from llama_index_hitl.cli._options import StoreOption
+from llama_index_hitl.cli._parked_demo import go_on, park
+from llama_index_hitl.cli._report import report
 from llama_index_hitl.errors import HitlError, Unanswered
-from llama_index_hitl.prebuilt import DraftResult, ReportResult, ResultStatus, ReviewResult
-from llama_index_hitl.prebuilt._base import DEFAULT_MODEL
-from llama_index_hitl.prebuilt.claim import ClaimResult
-from llama_index_hitl.prebuilt.code import CodeResult
 
 if TYPE_CHECKING:
-    from llama_index.core.llms import LLM
-
-app = typer.Typer(
-    name="hitl",
-    help="Human-in-the-loop for LlamaIndex Workflows.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+    from llama_index_hitl._demo import Rewrite
+    from llama_index_hitl.prebuilt import ReviewResult
 
 
 class Scenario(StrEnum):
@@ -47,12 +37,7 @@ class RevisedBy(StrEnum):
     HAND = "hand"
 
 
-@app.callback()
-def hitl() -> None:
-    """Human-in-the-loop for LlamaIndex Workflows."""
-
-
-@app.command()
+@ends_in_one_line
 def demo(
     scenario: Annotated[Scenario, typer.Argument(help="What to show.")] = Scenario.DOCUMENT,
     topic: Annotated[str | None, typer.Option(help="What it is about.")] = None,
@@ -63,12 +48,23 @@ def demo(
     out: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Where to write the accepted text.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Name of the OpenAI model.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the OpenAI model.", show_default=False)
+    ] = None,
     revise: Annotated[
         RevisedBy | None,
         typer.Option(help="Who revises. By default the model; without a key, you, for a --file."),
     ] = None,
-    reviewer: Annotated[str, typer.Option(help="Your name, for the record.")] = "you",
+    reviewer: Annotated[
+        str | None, typer.Option(help="Your name, for the record.", show_default="you")
+    ] = None,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Leave the run in the store, and end; see what is said.")
+    ] = False,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN_ID", help="Go on with a run that was left there.")
+    ] = None,
+    store: StoreOption = None,
 ) -> None:
     """Take a run from draft to decision, with you as the reviewer.
 
@@ -77,35 +73,56 @@ def demo(
     """
     first_draft = _read(scenario, file)
     if out is not None and not out.absolute().parent.is_dir():
-        _fail(f"{out} cannot be written: there is no folder {out.absolute().parent}.")
-    has_key = bool(os.environ.get("OPENAI_API_KEY"))
-    by_hand = revise is RevisedBy.HAND or (revise is None and file is not None and not has_key)
-    typer.echo(_which_model(model if has_key else None, by_hand=by_hand))
-    llm = openai_model(model) if has_key else scripted_model()
+        fail(f"{out} cannot be written: there is no folder {out.absolute().parent}.")
+    if pause and (resume is not None or out is not None):
+        raise Misused("--pause begins a run; --resume and --out go with a later command.")
+    if resume is not None and (topic is not None or file is not None):
+        raise Misused("--resume goes on with the run as it is; leave out --topic and --file.")
+    in_several = pause or resume is not None
+    if in_several and (revise is RevisedBy.HAND or reviewer is not None):
+        raise Misused(
+            "A run in the store is answered by anybody and revised by the model; leave out "
+            "--reviewer and --revise, and say who you are with `hitl answer --by`."
+        )
+    by_hand = not in_several and _is_revised_by_hand(revise, file)
+    typer.echo(_which_model(model, by_hand=by_hand))
     topic = topic or (file.name if file is not None else None)
-    rewrite = _rewrite_by_hand if by_hand else None
-    result = _run(scenario, topic, first_draft, llm, rewrite, reviewer)
-    _report(result, out)
+    if pause:
+        park(scenario, topic, first_draft, model, store)
+    elif resume is not None:
+        go_on(resume, model, store, out)
+    else:
+        rewrite = _rewrite_by_hand if by_hand else None
+        result = _run(scenario, topic, first_draft, model, rewrite, reviewer or "you")
+        report(result, out)
+
+
+def _is_revised_by_hand(revise: RevisedBy | None, file: Path | None) -> bool:
+    if revise is None:
+        return file is not None and not os.environ.get("OPENAI_API_KEY")
+    return revise is RevisedBy.HAND
 
 
 def _read(scenario: Scenario, file: Path | None) -> str | None:
     if file is None:
         return None
     if scenario not in (Scenario.DOCUMENT, Scenario.CODE):
-        _fail(f"--file goes with the demos document and code, not with {scenario}.")
+        fail(f"--file goes with the demos document and code, not with {scenario}.")
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        _fail(f"{file} cannot be read as text: {error}")
+        fail(f"{file} cannot be read as text: {error}")
     if not text.strip():
-        _fail(f"{file} is empty; there is nothing to review.")
+        fail(f"{file} is empty; there is nothing to review.")
     return text
 
 
 def _which_model(name: str | None, *, by_hand: bool) -> str:
-    if name is not None:
+    from llama_index_hitl.prebuilt._base import DEFAULT_MODEL
+
+    if os.environ.get("OPENAI_API_KEY"):
         base = os.environ.get("OPENAI_API_BASE")
-        said = f"Model: OpenAI {name}" + (f" at {base}" if base else "")
+        said = f"Model: OpenAI {name or DEFAULT_MODEL}" + (f" at {base}" if base else "")
     else:
         said = "Model: scripted (set OPENAI_API_KEY to use OpenAI)"
     return f"{said}. Revisions: by hand, in your editor." if by_hand else f"{said}."
@@ -115,16 +132,19 @@ def _run(
     scenario: Scenario,
     topic: str | None,
     first_draft: str | None,
-    llm: LLM,
+    model: str | None,
     rewrite: Rewrite | None,
     reviewer: str,
 ) -> ReviewResult:
+    from llama_index_hitl._demo import start_demo
+    from llama_index_hitl.console import review_in_console
+
     async def go() -> Any:
         handler = start_demo(
             scenario,
             topic=topic,
             first_draft=first_draft,
-            llm=llm,
+            model=model,
             rewrite=rewrite,
             reviewer=reviewer,
         )
@@ -133,14 +153,14 @@ def _run(
     try:
         result: ReviewResult = asyncio.run(go())
     except KeyboardInterrupt:
-        _fail("Interrupted; nothing was decided.", code=130)
+        fail("Interrupted; nothing was decided.", code=INTERRUPTED)
     except Unanswered as error:
         # The reviewer has been told on the screen; this is for scripts.
-        _fail("Nothing was decided.", code=130 if "interrupted" in error.reason else 1)
+        fail("Nothing was decided.", code=INTERRUPTED if "interrupted" in error.reason else 1)
     except HitlError as error:
-        _fail(str(error))
+        fail(str(error))
     except Exception as error:  # noqa: BLE001 - the edge of the program: say it, exit non-zero
-        _fail(_explained(error))
+        fail(_explained(error))
     return result
 
 
@@ -172,54 +192,15 @@ def _explained(error: Exception) -> str:
             return f"The run failed: {type(error).__name__}: {error}"
 
 
-def _report(result: ReviewResult, out: Path | None) -> None:
-    typer.echo(f"\n{result.status.upper()} at version {result.version}")
-    for answer in result.decisions:
-        words = answer.decision.feedback if answer.decision.kind == "revise" else answer.comment
-        said = f" ({words})" if words else ""
-        typer.echo(f"  {answer.decision.kind} by {answer.by.id}{said}")
-    text = _text_of(result)
-    if result.status is not ResultStatus.APPROVED:
-        if out is not None:
-            typer.echo(f"Nothing was written to {out}: it was not approved.")
-        return
-    if out is None:
-        typer.echo(f"\n{text}")
-        return
-    try:
-        out.write_text(text if text.endswith("\n") else f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        typer.echo(text)
-        _fail(f"{out} cannot be written: {error}. The accepted text is above.")
-    typer.echo(f"Written to {out}")
-
-
-def _text_of(result: ReviewResult) -> str:
-    match result:
-        case DraftResult():
-            return result.subject.content
-        case CodeResult():
-            return result.subject.code
-        case ReportResult():
-            return result.report or ""
-        case ClaimResult():
-            return result.subject.model_dump_json(indent=2)
-        case _:
-            return str(result)
-
-
 async def _rewrite_by_hand(text: str, feedback: str, suffix: str) -> str:
     """Let the user make the next draft in an editor; leaving it as it is keeps the old one."""
-    typer.echo(f"Revise by hand: {feedback}")
+    from llama_index_hitl.console import EditorFailed, edit_text
+    from llama_index_hitl.console._words import visible
+
+    typer.echo(f"Revise by hand: {visible(feedback)}")
     try:
         edited = await asyncio.to_thread(edit_text, text, suffix)
     except EditorFailed as error:
         typer.echo(f"{error} The text stays as it was.")
         return text
     return text if edited is None else edited
-
-
-def _fail(message: str, *, code: int = 1) -> NoReturn:
-    sys.stdout.flush()
-    typer.echo(f"Error: {message}", err=True)
-    raise typer.Exit(code)

@@ -1,0 +1,40 @@
+"""The command line `hitl`: see what waits, decide, keep runs going, and read the record.
+
+What waits is in a store (`--store`), the workflows are in code (`--app`): listing and deciding need
+the store only, and going on with a run needs both. Commands leave with 0 when it is done, with 1
+when it was refused or has failed, and with 2 when they were used wrongly.
+"""
+
+import typer
+
+from llama_index_hitl.cli._audit import export, verify
+from llama_index_hitl.cli._deciding import answer, cancel, retry, withdraw
+from llama_index_hitl.cli._demonstrating import demo
+from llama_index_hitl.cli._listing import pending, runs
+from llama_index_hitl.cli._showing import show
+from llama_index_hitl.cli._upkeep import check, effects, recover, settle, sweep
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="hitl",
+    help="Human-in-the-loop for LlamaIndex Workflows.",
+    epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong usage.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+_SEEING = (runs, pending, show)
+_DECIDING = (answer, withdraw, cancel, retry)
+_KEEPING = (sweep, recover, check, effects, settle)
+
+for panel, commands in (("See", _SEEING), ("Decide", _DECIDING), ("Keep going", _KEEPING)):
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+
+_audit = typer.Typer(help="What happened, row by row, and whether the rows are untouched.")
+_audit.command()(verify)
+_audit.command()(export)
+app.add_typer(_audit, name="audit", no_args_is_help=True, rich_help_panel="See")
+app.command(rich_help_panel="Try")(demo)
