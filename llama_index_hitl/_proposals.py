@@ -165,11 +165,16 @@ def edited(proposal: Event, subject_field: str | None, request_id: str, data: Js
     return changed
 
 
+@lru_cache(maxsize=256)
+def _serializer_for(types: tuple[type[Event], ...]) -> JsonSerializer:
+    return JsonSerializer(allowed_types=types)
+
+
 class ProposalStore:
     """Writes proposals as JSON and reads them back, for the event types of one workflow only."""
 
     def __init__(self, workflow: Workflow) -> None:
-        self._serializer = JsonSerializer(allowed_types=workflow.events)
+        self._serializer = _serializer_for(tuple(workflow.events))
 
     def dump(self, proposal: Event) -> JsonObject:
         """Return a proposal as JSON.

@@ -49,9 +49,10 @@ NonBlank: TypeAlias = Annotated[
 ]
 
 
-def _survives_json(value: JsonValue) -> JsonValue:
+def _survives_json(value: JsonValue, info: ValidationInfo) -> JsonValue:
     """Refuse what JSON cannot hold, such as NaN: it would be read back as something else."""
-    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    if info.context is not UNCHECKED:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     return value
 
 
@@ -317,6 +318,9 @@ class Answer(Value):
             channel=channel,
             at=at,
         )
+
+    def __repr__(self) -> str:
+        return f"Answer({self.request_id!r}, {self.decision.kind!r}, by={self.by.id!r})"
 
     @property
     def comment(self) -> str | None:
@@ -603,10 +607,11 @@ class ReviewRequest(Value):
         """Return the digest of what this request shows, computed anew."""
         return digest_of(self.model_dump(mode="json", exclude={"digest"}))
 
-    @model_validator(mode="after")
-    def _is_whole(self, info: ValidationInfo) -> Self:
-        if self.digest and info.context is UNCHECKED:
-            return self
+    def model_post_init(self, context: Any, /) -> None:
+        """Check that the request is whole, and compute its digest, or check it."""
+        # Not a validator: that would run again for every model that this one is put into.
+        if self.digest and context is UNCHECKED:
+            return
         if not self.allowed:
             raise ValueError("a request must allow at least one decision")
         if DecisionKind.RESPOND in self.allowed and self.response_schema is None:
@@ -629,7 +634,10 @@ class ReviewRequest(Value):
             )
         # Frozen for everybody else; here the model is still being made.
         object.__setattr__(self, "digest", actual)
-        return self
+
+    def __repr__(self) -> str:
+        # Upstream writes the repr of every event into traces: what is reviewed stays out of them.
+        return f"ReviewRequest({self.request_id!r}, {self.title!r})"
 
     @property
     def deadline(self) -> AwareDatetime | None:
@@ -706,6 +714,9 @@ class ReviewRecord(Value):
     closed_at: AwareDatetime | None = None
     superseded_by: Identifier | None = None
     rungs_passed: Annotated[int, Field(ge=0)] = 0
+
+    def __repr__(self) -> str:
+        return f"ReviewRecord({self.request_id!r}, {self.status.value!r})"
 
     @property
     def request_id(self) -> str:

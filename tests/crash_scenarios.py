@@ -1,4 +1,4 @@
-"""What is played in processes that are killed, and that race; see test_crashes and test_races.
+"""What is played in processes that are killed, and against each other.
 
 Each scenario does what a host does, again from the beginning when it is played again: it looks
 first at what is there already. So it can be taken up wherever a process has died.
@@ -125,7 +125,7 @@ class Failing(Workflow):
 
     @step
     async def pay(self, ev: Approved) -> StopEvent:
-        if not Path(ev.subject.ledger + ".mended").exists():
+        if not is_mended(ev.subject.ledger):
             raise RuntimeError("the press is on fire")
         return StopEvent(result=await once(ev.effect_key, lambda: transfer_of(ev)))
 
@@ -146,11 +146,20 @@ class Doubtful(Workflow):
     @step
     async def pay(self, ev: Approved) -> StopEvent:
         def effect() -> str:
-            if not Path(ev.subject.ledger + ".mended").exists():
+            if not is_mended(ev.subject.ledger):
                 raise ConnectionResetError("did it arrive?")
             return transfer_of(ev)
 
         return StopEvent(result=await once(ev.effect_key, effect))
+
+
+def mend(ledger: str) -> None:
+    """Make what fails go well from now on."""
+    Path(ledger + ".mended").touch()
+
+
+def is_mended(ledger: str) -> bool:
+    return Path(ledger + ".mended").exists()
 
 
 def append(path: str, line: str) -> None:
@@ -267,7 +276,7 @@ async def mended(store: Store, run_id: str, ledger: str, later: str = "0") -> An
     runner = await _begun(store, run_id, ledger, later, workflow="failing")
     await _answer_all(runner, run_id, Approve())
     await _advanced(runner, run_id)
-    Path(ledger + ".mended").touch()
+    mend(ledger)
     if (await runner.get_run(run_id)).status is RunStatus.FAILED:
         await runner.retry(run_id, by="operator")
     return await _finished(runner, run_id)
@@ -280,7 +289,7 @@ async def doubted(store: Store, run_id: str, ledger: str, later: str = "0") -> A
     await _advanced(runner, run_id)
     if (await runner.get_run(run_id)).status is RunStatus.FAILED:
         await runner.retry(run_id, by="operator")  # which finds the effect in doubt
-    Path(ledger + ".mended").touch()
+    mend(ledger)
     for effect in await runner.effects_in_doubt():
         if effect.run_id == run_id:
             paid = lines_of(ledger)  # if this was settled before, it may have happened by now

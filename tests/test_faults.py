@@ -1,6 +1,5 @@
 """Stores that fail, and processes that are killed, do so where they are told to."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash_scenarios import lines_of
+from crash_scenarios import append, lines_of
 from durable import NOON, only, runner_on
 
 from llama_index_hitl import Approve
@@ -113,12 +112,11 @@ async def return_nonsense(store: Store) -> object:
 
 
 async def block(store: Store) -> None:
-    asyncio.get_running_loop()
     await store.commit(Commit(run=a_run(run_id="blocking")))
     try:
         await store.commit(Commit(run=a_run(run_id="dies before")))
     finally:
-        Path(os.environ["HITL_TEST_FINALLY"]).touch()
+        append(os.environ["HITL_TEST_FINALLY"], "cleaned up")
 
 
 async def test_a_scenario_is_played_in_a_process_of_its_own(lab: CrashLab, tmp_path: Path) -> None:
