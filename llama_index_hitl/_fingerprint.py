@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from difflib import SequenceMatcher
 from functools import cached_property
 from typing import Any
@@ -322,8 +323,7 @@ def _takes(after: str, before: str) -> bool:
 
 # --------------------------------------------------------------------------- in a run
 
-# Not within the text of a person, where a quotation mark has a backslash before it.
-_QUALIFIED_NAME = re.compile(r'(?<!\\)"qualified_name":\s*"((?:[^"\\]|\\.)*)"')
+_QUALIFIED_NAME = re.compile(r'"qualified_name":\s*"((?:[^"\\]|\\.)*)"')
 
 
 def occurring_types(context: Mapping[str, Any]) -> set[str]:
@@ -337,8 +337,11 @@ def occurring_types(context: Mapping[str, Any]) -> set[str]:
 
 def _names_in(data: Any) -> Iterator[str]:
     if isinstance(data, str):
-        for name in _QUALIFIED_NAME.findall(data):
-            yield json.loads(f'"{name}"') if "\\" in name else name
+        for found in _QUALIFIED_NAME.finditer(data):
+            # Within the text of a person a quotation mark has a backslash before it.
+            if data[found.start() - 1] != "\\":
+                with suppress(ValueError):  # of damaged text, which its reader will refuse
+                    yield json.loads(f'"{found[1]}"')
     elif isinstance(data, Mapping):
         waited_for = data.get("waiting_for_event")
         if isinstance(waited_for, str):
@@ -359,8 +362,9 @@ def reviewed_types(context: Mapping[str, Any]) -> set[str]:
     found: set[str] = set()
     for worker in context.get("workers", {}).values():
         for memory in worker.get("collected_events", {}).get(BUFFER, ()):
-            for proposal in _proposals_in(json.loads(memory)):
-                found.update(_names_in(json.dumps(proposal)))
+            with suppress(ValueError):  # of damaged text, which its reader will refuse
+                for proposal in _proposals_in(json.loads(memory)):
+                    found.update(_names_in(json.dumps(proposal)))
     return found
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -34,6 +34,7 @@ from pydantic import (
     SecretStr,
     computed_field,
     field_serializer,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -171,6 +172,24 @@ class Doubled(BaseModel):
 
     def __init__(self, a: int = 0) -> None:
         super().__init__(a=a * 2)
+
+
+class Bumped(BaseModel):
+    a: int = 0
+
+    @model_validator(mode="after")
+    def bump(self) -> Self:
+        self.a += 1
+        return self
+
+
+class Louder(BaseModel):
+    a: str = ""
+
+    @field_validator("a")
+    @classmethod
+    def shout(cls, value: str) -> str:
+        return f"{value}!"
 
 
 class Page(BaseModel):
@@ -367,6 +386,7 @@ VALUES = [
         mood=Mood.BAD,
         raw=b"\xff",
     ),
+    Strict(when=AN_INSTANT, amount=Decimal(1), mood=Mood.GOOD, raw=b"x"),
     Aliased(Inner=(1, 2)),
     Open(a=1, b=(2,)),
     Numbers([1, "a"]),
@@ -515,6 +535,8 @@ def test_a_value_that_its_own_validators_would_change_is_refused():
     (problem,) = problems(Hashed(word="x"))
     assert problem == "state.word: '<x>' comes back as '<<x>>'"
     assert problems(Doubled(1)) == ["state.a: 2 comes back as 4"]
+    assert problems(Bumped()) == ["state.a: 1 comes back as 2"]
+    assert problems([Louder(a="x")]) == ["state[0].a: 'x!' comes back as 'x!!'"]
 
 
 def test_a_number_may_become_what_its_annotation_says():

@@ -438,7 +438,7 @@ async def test_every_part_of_a_run_is_renamed(start_here: Start):
     def attempt(text: str, step: str) -> dict[str, Any]:
         return {
             "event": text,
-            "bound_events": {"event": text},
+            "bound_events": {"first": text},
             "recovery_counts": {step: 1, "other": 2},
             "collection_release_payload": {"binding_id": "", "stream_id": "s", "events": [text]},
         }
@@ -866,6 +866,29 @@ async def test_a_run_in_an_old_format_of_upstreams_or_a_damaged_one_is_an_error(
     with pytest.raises(MigrationError, match="a stored value is no JSON"):
         apply([RENAMED], {"flow"}, None, stored, then, serializer=codec)
     assert issubclass(MigrationError, SnapshotError)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda run: run.update(workers=[]),
+        lambda run: run.update(state=3),
+        lambda run: run["workers"].update(legal_gate=None),
+        lambda run: run["workers"]["legal_gate"]["collected_waiters"].append({}),
+        lambda run: run["workers"]["legal_gate"]["collected_events"].update(
+            llama_index_hitl=["[]"]
+        ),
+        lambda run: run["workers"]["legal_gate"].update(collected_events={}, in_progress=[{}]),
+    ],
+)
+async def test_a_damaged_run_is_an_error(start_here: Start, damage: Any):
+    live = start_here(gated())
+    await live.open()
+    stored, then = paused(live)
+    damage(stored)
+    codec = serializer_for(gated("counsel")())
+    with pytest.raises(MigrationError, match="The stored run is damaged"):
+        apply([RENAMED], {"flow"}, None, stored, then, serializer=codec)
 
 
 def test_a_migration_says_what_it_does():

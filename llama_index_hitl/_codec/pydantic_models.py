@@ -103,7 +103,6 @@ def _made_plan(cls: type[BaseModel]) -> _Plan:
         and (serializer is None or serializer in _DICT_LIKE)
         and cls.__init__ in _INITS
         and cls.model_config.get("extra") != "allow"
-        and not issubclass(cls, RootModel)
         and not (decorators.validators or decorators.field_validators)
         and not (decorators.root_validators or decorators.model_validators)
     )

@@ -73,12 +73,16 @@ def apply(
     """
     waiting = [migration for migration in migrations if migration.workflow in workflow]
     now = Migrated(dict(context), version, fingerprint, tuple(waits))
-    while migration := next((m for m in waiting if m.from_version == now.version), None):
-        waiting.remove(migration)
-        now = _applied(migration, now)
-    if not now.applied:
-        return now
-    OpenRequests(serializer, before=context).renew(now.context)
+    try:
+        while migration := next((m for m in waiting if m.from_version == now.version), None):
+            waiting.remove(migration)
+            now = _applied(migration, now)
+        if now.applied:
+            OpenRequests(serializer, before=context).renew(now.context)
+    except MigrationError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise MigrationError(f"The stored run is damaged: {error!r:.300}.") from error
     return now
 
 
