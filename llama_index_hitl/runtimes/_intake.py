@@ -88,6 +88,7 @@ class Intake:
         self._server = server
         self._patience = patience
         self._store = store_of(server)
+        self._ending: set[asyncio.Future[Any]] = set()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def open_records(
@@ -174,13 +175,21 @@ class Intake:
         await send(self._server, run_id, event)
         end = asyncio.get_running_loop().time() + self._patience
         while asyncio.get_running_loop().time() < end:
-            try:
-                async with asyncio.timeout(min(_LOOK_AGAIN, self._patience)):
-                    return await self._told(message, event, position)
-            except TimeoutError:
-                if (await self._reread(handler)).idle_since is not None:
-                    await send(self._server, run_id, event)
+            telling = asyncio.ensure_future(self._told(message, event, position))
+            # Not `asyncio.timeout`: upstream's stream can miss a cancellation, and wait for ever.
+            done, _ = await asyncio.wait({telling}, timeout=min(_LOOK_AGAIN, self._patience))
+            if done:
+                return await telling
+            self._let_go(telling)
+            if (await self._reread(handler)).idle_since is not None:
+                await send(self._server, run_id, event)
         return None
+
+    def _let_go(self, task: asyncio.Future[Any]) -> None:
+        """Cancel a task without waiting for it to end."""
+        task.cancel()
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def _told(
         self, message: Message, event: ReviewResponseEvent | ReviewDeadlineEvent, position: int
