@@ -7,6 +7,7 @@ leans on.
 from __future__ import annotations
 
 import asyncio
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -189,6 +190,22 @@ def keep_waiting(event_type: type[Event], waiter_id: str, requirements: dict[str
             event_type=event_type,
         )
     )
+
+
+def fail_step(error: Exception) -> NoReturn:
+    """Fail the step that this code runs in, through whatever turns errors into something else.
+
+    LlamaIndex's agents turn every error of a tool into words for the model, but for the one by
+    which a step says that it waits.
+
+    Args:
+        error: What the step, and unless it is retried the run, fails with.
+    """
+    raise WaitingForEvent(cast("Any", StepWorkerFailed(exception=error, failed_at=time.time())))
+
+
+WAITS = WaitingForEvent
+"""What is raised in a step that waits, which will run again from its first line."""
 
 
 # --------------------------------------------------------------------------- a run from outside

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from decimal import Decimal
 from enum import StrEnum
 from itertools import pairwise, takewhile
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -59,6 +60,7 @@ def _survives_json(value: JsonValue, info: ValidationInfo) -> JsonValue:
 AnyJson: TypeAlias = Annotated[JsonValue, AfterValidator(_survives_json)]
 JsonObject: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_survives_json)]
 Priority: TypeAlias = Literal["low", "normal", "high", "urgent"]
+FiniteDecimal: TypeAlias = Annotated[Decimal, Field(allow_inf_nan=False)]
 
 
 class Value(BaseModel):
@@ -122,10 +124,68 @@ class _Decision(Value):
     )
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_false(value: object) -> bool:
+    return value is False
+
+
+def _is_empty(value: object) -> bool:
+    return value == ()
+
+
+class GrantTerms(Value):
+    """What a standing approval covers. A person gives it along with an approval, never a model.
+
+    Whatever the terms: it covers calls of the one tool, as that was described then, by the one
+    agent that asked, in the one workflow.
+
+    Attributes:
+        arguments: `any`, or `same`: only calls with exactly the arguments that were approved.
+        at_most: For arguments that are numbers, by dotted path: the largest value of each call.
+        in_total: For arguments that are numbers, by dotted path: the largest sum over all calls
+            that it covers. Only calls that add zero or more are covered.
+        until: From this instant on it covers nothing; None: until it is revoked.
+        uses: How many calls it covers, from 1; None: any number.
+    """
+
+    arguments: Literal["any", "same"] = "any"
+    at_most: dict[Identifier, FiniteDecimal] = Field(default_factory=dict)
+    in_total: dict[Identifier, FiniteDecimal] = Field(default_factory=dict)
+    until: AwareDatetime | None = None
+    uses: Annotated[int, Field(ge=1)] | None = None
+
+
+class GrantOffer(Value):
+    """Says that an approval may be given together with a standing one, and for what.
+
+    Attributes:
+        tool: Name of the tool.
+        agent: Name of the agent that calls it; empty where it is called without one.
+        version: Digest of the tool's description and schema: a grant ends when they change.
+    """
+
+    tool: Line
+    agent: Line = ""
+    version: Line
+
+
 class Approve(_Decision):
-    """Let it happen, exactly as shown."""
+    """Let it happen, exactly as shown.
+
+    Attributes:
+        grant: Let calls like this happen without being asked, too; only where the request offers
+            it, see `ReviewRequest.grantable`.
+    """
 
     kind: Literal["approve"] = "approve"
+    grant: GrantTerms | None = Field(
+        default=None,
+        exclude_if=_is_none,  # an approval without one is written as it always was
+        description="Let calls like this happen without asking, within these limits.",
+    )
 
 
 class Reject(_Decision):
@@ -450,11 +510,16 @@ class RuleResult(Value):
         verdict: Ask a person, or decide without one.
         rule: Name of the rule that decided.
         reason: Why, as a sentence for people.
+        shadow: What a rule on trial would have said; people are asked all the same. None: the rule
+            is not on trial.
+        spot_check: Decided without a person, and picked to be looked at by one later.
     """
 
     verdict: RuleVerdict
     rule: Annotated[Identifier, StringConstraints(max_length=190)]  # `rule:` and it make an id
     reason: Text = ""
+    shadow: RuleVerdict | None = Field(default=None, exclude_if=_is_none)
+    spot_check: bool = Field(default=False, exclude_if=_is_false)
 
 
 # --------------------------------------------------------------------------- the request
@@ -540,6 +605,8 @@ class ReviewRequest(Value):
         request_id: Unique over all runs; also the stable key of the effect that it guards.
         run_id: The run that asks.
         workflow: Name of the workflow that asks.
+        path: The steps that a run in another run was started from, as `Workflow.step`, the
+            outermost first; empty: the run was started by itself.
         gate: Name of the gate that asks; `ask` for a question asked inline.
         stage: Name of the stage, for reviews in several stages.
         title: One line that says what this is about.
@@ -557,6 +624,7 @@ class ReviewRequest(Value):
             the request is its deadline, so `policy.deadline` and `on_deadline` must say the same.
             Rungs behind an escalation are for the request that follows. Empty: only what the
             deadline says, if there is one.
+        grantable: What an approval may let happen from now on without asking; None: nothing.
         requester: Id of the person on whose behalf the run asks.
         created_at: When it was asked.
         revision: Number of the draft, from 1.
@@ -576,6 +644,7 @@ class ReviewRequest(Value):
     request_id: Identifier
     run_id: Line = ""
     workflow: Line = ""
+    path: tuple[Line, ...] = Field(default=(), exclude_if=_is_empty)
     gate: Identifier = "ask"
     stage: Identifier | None = None
     title: Line
@@ -590,6 +659,7 @@ class ReviewRequest(Value):
     escalate_to: tuple[Identifier, ...] = ()
     on_deadline: DeadlineAction = Field(default_factory=Expire)
     ladder: tuple[Rung, ...] = ()
+    grantable: GrantOffer | None = Field(default=None, exclude_if=_is_none)
     requester: Identifier | None = None
     created_at: AwareDatetime
     revision: Annotated[int, Field(ge=1)] = 1
@@ -680,6 +750,22 @@ def _check_ladder(request: ReviewRequest) -> None:
         raise ValueError("approvals='all' cannot go with a rung that asks more people")
 
 
+class SpotCheck(Value):
+    """What a person found when they looked at a decision that was made without one.
+
+    Attributes:
+        right: Whether they would have decided the same.
+        by: Id of the person.
+        at: When.
+        comment: Why.
+    """
+
+    right: bool
+    by: Identifier
+    at: AwareDatetime
+    comment: Text = ""
+
+
 def digest_of(value: Any) -> str:
     """Return the SHA-256 of a JSON value in canonical form, in hexadecimal.
 
@@ -705,6 +791,7 @@ class ReviewRecord(Value):
         closed_at: When the request stopped being open; None while it is.
         superseded_by: The request that took its place.
         rungs_passed: How many rungs of the request's ladder have been passed.
+        spot_check: What a person found who looked at it after a rule had decided it.
     """
 
     request: ReviewRequest
@@ -714,6 +801,7 @@ class ReviewRecord(Value):
     closed_at: AwareDatetime | None = None
     superseded_by: Identifier | None = None
     rungs_passed: Annotated[int, Field(ge=0)] = 0
+    spot_check: SpotCheck | None = Field(default=None, exclude_if=_is_none)
 
     def __repr__(self) -> str:
         return f"ReviewRecord({self.request_id!r}, {self.status.value!r})"

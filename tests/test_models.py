@@ -25,6 +25,8 @@ from llama_index_hitl.models import (
     Evidence,
     Expire,
     Feedback,
+    GrantOffer,
+    GrantTerms,
     Outcome,
     Reject,
     Remind,
@@ -38,6 +40,7 @@ from llama_index_hitl.models import (
     RuleResult,
     RuleVerdict,
     Rung,
+    SpotCheck,
     StageApproval,
     Subject,
     Value,
@@ -127,6 +130,9 @@ VALUES = [
     Escalate("role:chief"),
     Delegate(to="bob"),
     Abstain(),
+    GrantTerms(arguments="same", at_most={"amount": "500"}, until=T0, uses=3),
+    GrantOffer(tool="transfer", agent="teller", version="v"),
+    SpotCheck(right=False, by="ann", at=T0, comment="too much"),
 ]
 each_value = pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 
@@ -277,6 +283,8 @@ CHANGED = {
     "ladder": [
         {"at": "2025-03-02T12:00:00Z", "action": {"kind": "escalate", "to": ["role:chief"]}}
     ],
+    "path": ["Parent.delegate"],
+    "grantable": {"tool": "transfer", "agent": "teller", "version": "v"},
     "requester": "eve",
     "created_at": "2025-03-01T12:00:01Z",
     "revision": 1,

@@ -1,0 +1,1 @@
+"""People in agents: tools that need approval, and a tool that asks a person."""
