@@ -51,7 +51,7 @@ class ApprovalStart(StartEvent):
     details: JsonObject = Field(default_factory=dict)
 
 
-class ActionProposed(Reviewable):
+class ApprovalNeeded(Reviewable):
     """An action is ready to be approved.
 
     Attributes:
@@ -101,7 +101,7 @@ class ApproveAction(ReviewWorkflow):
     policy: Rule | None = None
 
     approval = Review(
-        ActionProposed,
+        ApprovalNeeded,
         subject="action",
         title=lambda _, ev: f"Approval required: {one_line(ev.action.name)}",
         reviewers=reviewers_of,
@@ -131,10 +131,10 @@ class ApproveAction(ReviewWorkflow):
         """
 
     @step
-    async def propose(self, ctx: Context, ev: ApprovalStart) -> ActionProposed:
+    async def propose(self, ctx: Context, ev: ApprovalStart) -> ApprovalNeeded:
         """Ask whether it may be done."""
         self.tell(ctx, f"May this be done: {ev.action}?")
-        return ActionProposed(action=ProposedAction(name=ev.action, details=ev.details))
+        return ApprovalNeeded(action=ProposedAction(name=ev.action, details=ev.details))
 
     @step
     async def finish(self, ev: Approved) -> ApprovalResult:

@@ -111,7 +111,10 @@ class Guided(Responded):
     @property
     def message(self) -> str:
         """What to tell the agent."""
-        return f"Guidance by {self.answers[-1].by.id}: {self.response.instruction}"
+        who, said = self.answers[-1].by.id, self.response.instruction
+        if self.response.decision == "take_over":
+            return f"{who} takes this over, so do nothing more about it: {said}"
+        return f"Guidance by {who}: {said}"
 
 
 class NoGuidance(Expired):

@@ -24,7 +24,6 @@ from llama_index_hitl.errors import GateError, InvalidAnswer, NotAllowed
 from llama_index_hitl.prebuilt import (
     Escalation,
     EscalationNeeded,
-    Guidance,
     GuidanceWithdrawn,
     Guided,
     NoGuidance,
@@ -365,5 +364,8 @@ async def test_an_agent_that_names_a_queue_is_told_off_and_may_ask_properly():
     assert mallory.asked == []
 
 
-def test_the_guidance_says_whether_the_agent_goes_on():
-    assert Guidance(instruction="x").decision == "go_on"
+async def test_a_person_who_takes_over_stops_the_agent(start_here):
+    live = start_here(Support)
+    (question,) = await live.open()
+    await live.tell(question.answer(guidance("I call them", decision="take_over"), by=ANN))
+    assert await live.handler == "ann takes this over, so do nothing more about it: I call them"
