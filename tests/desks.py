@@ -87,3 +87,13 @@ class Desk:
             return await runner.result(self.run_id)
 
         return await self._with(act)
+
+    async def effects(self):
+        """Return what the audit says of effects: their keys, and what happened to them."""
+
+        async def act(runner):
+            rows = [row.entry for row in await runner.history(self.run_id)]
+            found = [row for row in rows if row.kind.startswith("effect")]
+            return [(row.details["effect"], str(row.kind)) for row in found]
+
+        return await self._with(act)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workflows.events import Event
 
-from llama_index_hitl.errors import GateError
+from llama_index_hitl.errors import GateError, SubjectError
 from llama_index_hitl.events import Expired, Rejected, Responded
 from llama_index_hitl.gates import Review
 from llama_index_hitl.models import (
@@ -53,6 +53,7 @@ ESCALATE_TOOL = "escalate"
 """Name of the tool by which an agent asks for help."""
 
 _NOT_FACTS = ("needed", "about")  # what somebody says, as opposed to what is known
+_FOR_GATES = ("approvals", "revision_of")  # what an event may carry without declaring it
 
 
 class EscalationNeeded(BaseModel):
@@ -81,7 +82,17 @@ class Escalation(Event):
     about: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """Return what rules go by: every declared field but `needed` and `about`."""
+        """Return what rules go by: every declared field but `needed` and `about`.
+
+        Raises:
+            SubjectError: There are others, such as one that is misspelt; an event takes any
+                keyword, and a rule would go by the default.
+        """
+        if unknown := [name for name in self.keys() if name not in _FOR_GATES]:
+            raise SubjectError(
+                f"{type(self).__name__} has no field {', '.join(unknown)}. Declare facts in a "
+                "subclass, and give the gate event= that class."
+            )
         names = (name for name in type(self).model_fields if name not in _NOT_FACTS)
         return {name: getattr(self, name) for name in names}
 
@@ -221,9 +232,10 @@ def reason_of_match(rule: Rule, facts: Any) -> str | None:
     """
     try:
         result = rule(facts)
+        reason = None if result is None else result.reason or result.rule
     except Exception as error:  # noqa: BLE001 - a broken rule must not keep a person out
-        return f"{rule.name} raised {type(error).__name__}"
-    return None if result is None else result.reason or result.rule
+        reason = f"{rule.name} raised {type(error).__name__}"
+    return reason
 
 
 def mentions(field: str, *phrases: str) -> Rule:
@@ -275,8 +287,9 @@ def escalation_desk(routes: RoutingTable | Callable[[Any], RoutingTable], **opti
 
     Args:
         routes: The routing table, or a function of the workflow that gives it.
-        **options: Other options of `Review`, such as `calendar=WorkingHours(...)`, so that only
-            working time counts on the ladders, or `escalate_to=`, whom people may pass it on to.
+        **options: Other options of `Review`, such as `event=`, a subclass of `Escalation` to take
+            instead, `calendar=WorkingHours(...)`, so that only working time counts on the ladders,
+            or `escalate_to=`, whom people may pass it on to.
     """
 
     def route(flow: Any, ev: Escalation) -> tuple[Route, str]:

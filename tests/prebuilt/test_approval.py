@@ -75,6 +75,10 @@ async def test_it_is_done_once_in_another_process(tmp_path):
     assert await desk.answer(Approve()) is None
     assert (await desk.result()).output == {"refund": "RF-1"}
     assert paid == [(request.request_id, 120)]
+    assert await desk.effects() == [
+        (request.request_id, "effect_begun"),
+        (request.request_id, "effect_done"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from llama_index_hitl import (
     Widen,
     WorkingHours,
 )
-from llama_index_hitl.errors import GateError, InvalidAnswer, NotAllowed
+from llama_index_hitl.errors import GateError, InvalidAnswer, NotAllowed, SubjectError
 from llama_index_hitl.prebuilt import (
     Escalation,
     EscalationNeeded,
@@ -145,13 +145,47 @@ def test_a_rule_on_words_sees_nothing_and_in_doubt_takes_it(field):
 
 
 def test_facts_of_ones_own_are_facts():
-    class Ticket(Escalation):
-        country: str
-
     at_sea = rule("sea", lambda facts: facts["country"] == "SEA", then="ask", reason="at sea")
     table = RoutingTable(Route("sea", "role:sea", when=at_sea), Route("rest"))
     assert table.match(Ticket(needed=NEEDED, country="SEA"))[0].name == "sea"
     assert table.match(Ticket(needed=NEEDED, country="DE"))[0].name == "rest"
+
+
+async def test_facts_of_ones_own_route_a_run(start_here):
+    live = start_here(lambda: AtSea(timeout=None))
+    (question,) = await live.open()
+    assert question.request.policy.reviewers == ("role:sea",)
+    assert "- country: SEA" in question.request.body
+
+
+class Ticket(Escalation):
+    country: str = ""
+
+
+class AtSea(Workflow):
+    @step
+    async def work(self, ev: StartEvent) -> Ticket:
+        return Ticket(needed=NEEDED, country="SEA")
+
+    desk = escalation_desk(
+        RoutingTable(
+            Route("sea", "role:sea", when=one_of("country", ["SEA"], then="ask")),
+            Route("rest", "role:rest"),
+        ),
+        event=Ticket,
+    )
+
+    @step
+    async def end(self, ev: Guided | NoGuidance | GuidanceWithdrawn) -> StopEvent:
+        return StopEvent()
+
+
+async def test_a_fact_that_is_misspelt_is_an_error_and_no_default():
+    with pytest.raises(SubjectError, match="has no field ammount"):
+        match(ammount=900)
+    assert match(amount=900, approvals=()) == "managers"
+    with pytest.raises(SubjectError, match="has no field ammount"):
+        await review_with(Support().run(facts={"ammount": 900}))
 
 
 ANY = threshold("amount", above=0)
