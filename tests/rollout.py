@@ -9,9 +9,11 @@ from durable import NOON
 from workflows import Workflow, step
 from workflows.events import Event, StartEvent, StopEvent
 
-from llama_index_hitl import Approve, Approved, Decision, Rejected, Review, ReviewRecord, Revision
+from llama_index_hitl import Approve, Approved, Rejected, Review, ReviewRecord, Revision
+from llama_index_hitl.models import Decision
 from llama_index_hitl.rules import Rule
 from llama_index_hitl.runner import Runner
+from llama_index_hitl.stores.protocol import RequestQuery
 from llama_index_hitl.testing import ManualClock
 
 
@@ -72,8 +74,6 @@ async def pay(runner: Runner, amount: int, decision: Decision | None = None) -> 
 
 async def stored_of(runner: Runner, run_id: str) -> Iterable[ReviewRecord]:
     """Return the closed requests of a run."""
-    from llama_index_hitl.stores.protocol import RequestQuery
-
     page = await runner.store.requests(RequestQuery(open=False, run_id=run_id))
     return [stored.record for stored in page]
 

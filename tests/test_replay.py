@@ -165,7 +165,7 @@ async def test_what_is_no_rule_is_refused() -> None:
         await replay(MemoryStore(), lambda _: True)  # type: ignore[arg-type]
 
 
-# --------------------------------------------------------------------------- many pages, hostile data
+# --------------------------------------------------------------------------- hostile data
 
 
 async def kept(store: Store, data: list[dict[str, Any]], **options: Any) -> list[str]:
@@ -174,7 +174,11 @@ async def kept(store: Store, data: list[dict[str, Any]], **options: Any) -> list
     await store.commit(
         Commit(
             run=Run(
-                run_id="old", workflow="old", status=RunStatus.FINISHED, created_at=at, updated_at=at
+                run_id="old",
+                workflow="old",
+                status=RunStatus.FINISHED,
+                created_at=at,
+                updated_at=at,
             )
         )
     )
@@ -250,7 +254,9 @@ async def test_an_event_and_a_function_can_make_the_subject() -> None:
     noted = rule("noted", lambda t: t.note == "undeclared", then="approve", reason="it says so")
     assert (await replay(store, noted, subject=Transfer)).would_approve == 1
     doubled = await replay(
-        store, threshold("n", at_least=100, then="approve"), subject=lambda d: {"n": 2 * d["amount"]}
+        store,
+        threshold("n", at_least=100, then="approve"),
+        subject=lambda d: {"n": 2 * d["amount"]},
     )
     assert doubled.would_approve == 1
 
