@@ -15,6 +15,7 @@ from llama_index_hitl.models import (
     Answer,
     Edit,
     JsonObject,
+    Reviewer,
     ReviewRecord,
     ReviewRequest,
     Revise,
@@ -200,6 +201,27 @@ def effect_event(
 ) -> AuditEntry:
     """Something happened to the effect with this key, which stands in the details."""
     return run_event(kind, run_id, at, actor=actor, reason=reason, details={"effect": key})
+
+
+def spot_checked(run_id: str, record: ReviewRecord, by: Reviewer) -> AuditEntry:
+    """A person looked at what a rule had decided; `record` is the request with what they found."""
+    found = record.spot_check
+    if found is None:
+        raise ValueError(f"{record.request_id} has not been looked at")
+    return AuditEntry(
+        kind=AuditKind.SPOT_CHECKED,
+        run_id=run_id,
+        at=found.at,
+        request_id=record.request_id,
+        actor=found.by,
+        digest=record.request.digest,
+        reason=found.comment,
+        details=_given(
+            right=found.right,
+            rule=None if record.request.rule is None else record.request.rule.rule,
+            roles=list(by.roles),
+        ),
+    )
 
 
 def _given(**details: JsonValue) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class AuditKind(StrEnum):
     RETRIED = "retried"
     CANCELLED = "cancelled"
     FINISHED = "finished"
+    SPOT_CHECKED = "spot_checked"
 
 
 class AuditEntry(Value):

@@ -16,6 +16,7 @@ class Action(StrEnum):
     CANCEL = "cancel"
     RETRY = "retry"
     SETTLE = "settle"
+    SPOT_CHECK = "spot_check"
 
 
 class Authorizer(Protocol):

@@ -526,3 +526,41 @@ class NoticeRefused(NotifyFailed):
 
 class WebhookInvalid(HitlError, ValueError):
     """What came in is not a webhook of the sender whose secret this is; do not act on it."""
+
+
+class NotPicked(HitlError):
+    """A request is to be looked at that was not picked for it: it counts for no error rate.
+
+    Attributes:
+        request_id: The request.
+    """
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"Request {request_id} was not picked for a spot check: only what a rule approved and "
+            "picked itself says how often the rule is wrong. Runner.spot_checks.pending() lists "
+            "what was picked."
+        )
+        self.request_id = request_id
+
+
+class AlreadyChecked(HitlError):
+    """Somebody has looked at a request that was picked for it, and said something else.
+
+    Attributes:
+        request_id: The request.
+        right: What they said of the rule's decision.
+        by: Id of the person.
+        at: When.
+    """
+
+    def __init__(self, request_id: str, *, right: bool, by: str, at: datetime) -> None:
+        said = "right" if right else "wrong"
+        super().__init__(
+            f"Request {request_id} was looked at by {by} at {at.isoformat()}, who found it {said}; "
+            "the first judgement stands."
+        )
+        self.request_id = request_id
+        self.right = right
+        self.by = by
+        self.at = at

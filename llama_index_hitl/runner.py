@@ -59,6 +59,7 @@ from llama_index_hitl.models import (
 )
 from llama_index_hitl.notifiers import Notifier, deliver
 from llama_index_hitl.policies import why_not_allowed
+from llama_index_hitl.spot_checks import SpotChecks
 from llama_index_hitl.stores.protocol import (
     Commit,
     Effect,
@@ -128,6 +129,10 @@ class Runner:
             is renewed while a run is at work, however long that takes.
         watch: Is shown each event on the stream of a run while it is advanced here, with the run's
             id.
+
+    Attributes:
+        store: Where runs wait.
+        spot_checks: What rules approved and picked to be looked at by people later.
     """
 
     def __init__(
@@ -150,6 +155,7 @@ class Runner:
         self._clock = clock
         self._outbox = Outbox(store, keeps=notifiers is not None, redact=redact)
         self._submitter = Submitter(store, self._outbox)
+        self.spot_checks = SpotChecks(store, self._outbox, authorizer=self._authorizer, clock=clock)
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._advancers = {
             name: Advancer(

@@ -140,7 +140,8 @@ class View:
         if request.priority != "normal":
             styles = {"urgent": "bold red", "high": "yellow", "low": "dim"}
             self.say(f"Priority: {request.priority}", styles[request.priority])
-        if request.rule is not None and request.rule.reason:
+        # What a rule on trial would have said must not sway those whom it is compared with.
+        if request.rule is not None and request.rule.reason and request.rule.shadow is None:
             self.note(f"Asked because: {request.rule.reason}")
         if request.body:
             self.gap()
