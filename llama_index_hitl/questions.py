@@ -51,6 +51,7 @@ from llama_index_hitl.models import (
     DecisionKind,
     Edit,
     Evidence,
+    GrantOffer,
     Priority,
     RequestStatus,
     Respond,
@@ -89,6 +90,8 @@ class Question:
         requester: Id of the person on whose behalf this is asked.
         priority: How urgent it is.
         tags: Words to find it by.
+        grantable: What an approval may let happen from now on without asking; None: nothing. Only
+            a `Runner` keeps such standing approvals.
     """
 
     title: str
@@ -102,6 +105,7 @@ class Question:
     requester: str | None = None
     priority: Priority = "normal"
     tags: Sequence[str] = ()
+    grantable: GrantOffer | None = None
 
     @property
     def allowed(self) -> tuple[DecisionKind, ...]:
@@ -260,6 +264,7 @@ def _request(ctx: Context[Any], question: Question, place: str, clock: Clock) ->
         "requester": question.requester,
         "priority": question.priority,
         "tags": tuple(question.tags),
+        "grantable": question.grantable,
     }
     if tally((), content["policy"], clock()).status is RequestStatus.NO_QUORUM:
         raise QuestionError(f"Nobody is left who may answer {question.title!r}: all are barred.")

@@ -27,6 +27,7 @@ from llama_index_hitl import _entries
 from llama_index_hitl._advance import Advancer
 from llama_index_hitl._drive import Watch
 from llama_index_hitl._entries import Redact
+from llama_index_hitl._grant_desk import GrantDesk
 from llama_index_hitl._outbox import Outbox
 from llama_index_hitl._submit import Receipt, Submission, Submitter, persistently
 from llama_index_hitl.audit import AuditKind, AuditRow
@@ -50,6 +51,7 @@ from llama_index_hitl.lifecycle import Command, close
 from llama_index_hitl.migrations import Migration
 from llama_index_hitl.models import (
     ROLE_PREFIX,
+    Approve,
     Decision,
     Priority,
     Reviewer,
@@ -128,6 +130,10 @@ class Runner:
             is renewed while a run is at work, however long that takes.
         watch: Is shown each event on the stream of a run while it is advanced here, with the run's
             id.
+
+    Attributes:
+        store: Where runs wait.
+        grants: The standing approvals: list, give and revoke them here.
     """
 
     def __init__(
@@ -150,6 +156,7 @@ class Runner:
         self._clock = clock
         self._outbox = Outbox(store, keeps=notifiers is not None, redact=redact)
         self._submitter = Submitter(store, self._outbox)
+        self.grants = GrantDesk(store, self._outbox, authorizer=self._authorizer, clock=clock)
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._advancers = {
             name: Advancer(
@@ -559,6 +566,8 @@ class Runner:
         at = self._clock()
         try:
             person = await self._vouched(by, Action.ANSWER, stored.run_id, stored.record.request)
+            if isinstance(submission.decision, Approve) and submission.decision.grant is not None:
+                await self._vouched(person, Action.GRANT, stored.run_id, stored.record.request)
             for advancer in self._advancers.values():
                 advancer.check(stored.record.request, submission.decision)
         except AnswerRefused as error:
