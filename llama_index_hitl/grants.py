@@ -260,6 +260,16 @@ def numbers_in(arguments: JsonObject) -> Iterator[str]:
                 yield path
 
 
+def terms_in_words(terms: GrantTerms) -> str:
+    """Return what a grant covers, for people, as the end of a sentence."""
+    limits = [f"{path} at most {limit} each time" for path, limit in terms.at_most.items()]
+    limits += [f"{path} at most {limit} in total" for path, limit in terms.in_total.items()]
+    uses = "" if terms.uses is None else f"{terms.uses} time{'s' if terms.uses > 1 else ''}"
+    until = "until it is revoked" if terms.until is None else f"until {terms.until.isoformat()}"
+    arguments = "any arguments" if terms.arguments == "any" else "the same arguments only"
+    return ", ".join(part for part in (f"with {arguments}", *limits, uses, until) if part)
+
+
 # --------------------------------------------------------------------------- giving one
 
 
