@@ -472,6 +472,34 @@ class UnknownEffect(HitlError, LookupError):
         self.key = key
 
 
+class UnknownGrant(HitlError, LookupError):
+    """There is no standing approval with that id.
+
+    Attributes:
+        grant_id: The id.
+    """
+
+    def __init__(self, grant_id: str) -> None:
+        super().__init__(
+            f"There is no standing approval {grant_id!r}. Runner.grants.list() shows those that "
+            "there are."
+        )
+        self.grant_id = grant_id
+
+
+class InvalidGrant(HitlError, ValueError):
+    """A standing approval cannot be given like this; nothing was stored.
+
+    Attributes:
+        problems: What is wrong, field by field.
+    """
+
+    def __init__(self, problems: Iterable[FieldProblem]) -> None:
+        self.problems = tuple(problems)
+        listed = "; ".join(str(problem) for problem in self.problems)
+        super().__init__(f"The standing approval is not valid: {listed}. Correct it and try again.")
+
+
 class AuditBroken(HitlError):
     """The audit trail of a run was changed after it was written.
 

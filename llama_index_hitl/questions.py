@@ -94,7 +94,8 @@ class Question:
         priority: How urgent it is.
         tags: Words to find it by.
         rule: What rules said about the subject, and so why a person is asked; None: nothing.
-        grantable: What an approval may let happen from now on without asking; None: nothing.
+        grantable: What an approval may let happen from now on without asking; None: nothing. Only
+            a `Runner` keeps such standing approvals.
     """
 
     title: str

@@ -27,6 +27,7 @@ from llama_index_hitl import _entries
 from llama_index_hitl._advance import Advancer
 from llama_index_hitl._drive import Watch
 from llama_index_hitl._entries import Redact
+from llama_index_hitl._grant_desk import GrantDesk
 from llama_index_hitl._outbox import Outbox
 from llama_index_hitl._submit import Receipt, Submission, Submitter, persistently
 from llama_index_hitl.audit import AuditKind, AuditRow
@@ -50,6 +51,7 @@ from llama_index_hitl.lifecycle import Command, close
 from llama_index_hitl.migrations import Migration
 from llama_index_hitl.models import (
     ROLE_PREFIX,
+    Approve,
     Decision,
     Priority,
     Reviewer,
@@ -133,6 +135,7 @@ class Runner:
     Attributes:
         store: Where runs wait.
         spot_checks: What rules approved and picked to be looked at by people later.
+        grants: The standing approvals: list, give and revoke them here.
     """
 
     def __init__(
@@ -156,6 +159,7 @@ class Runner:
         self._outbox = Outbox(store, keeps=notifiers is not None, redact=redact)
         self._submitter = Submitter(store, self._outbox)
         self.spot_checks = SpotChecks(store, self._outbox, authorizer=self._authorizer, clock=clock)
+        self.grants = GrantDesk(store, self._outbox, authorizer=self._authorizer, clock=clock)
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._advancers = {
             name: Advancer(
@@ -565,6 +569,8 @@ class Runner:
         at = self._clock()
         try:
             person = await self._vouched(by, Action.ANSWER, stored.run_id, stored.record.request)
+            if isinstance(submission.decision, Approve) and submission.decision.grant is not None:
+                await self._vouched(person, Action.GRANT, stored.run_id, stored.record.request)
             for advancer in self._advancers.values():
                 advancer.check(stored.record.request, submission.decision)
         except AnswerRefused as error:
