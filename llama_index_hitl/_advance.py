@@ -13,7 +13,6 @@ from workflows.handler import WorkflowHandler
 
 from llama_index_hitl import _entries
 from llama_index_hitl._codec import serializer_for
-from llama_index_hitl._delivery import Told
 from llama_index_hitl._drive import Halt, Watch, drive
 from llama_index_hitl._grantbook import StoredGrants
 from llama_index_hitl._lease import Lease, without_bytes
@@ -31,6 +30,7 @@ from llama_index_hitl.events import (
     ReviewRefusedEvent,
     ReviewResponseEvent,
     ReviewWithdrawEvent,
+    Told,
 )
 from llama_index_hitl.migrations import Migration
 from llama_index_hitl.models import Answer, Decision, Reviewer, ReviewRequest

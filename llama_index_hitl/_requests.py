@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from workflows import Context, Workflow
 from workflows.events import Event
 
+from llama_index_hitl._origin import origin_of
 from llama_index_hitl._proposals import describe, subject_in
 from llama_index_hitl._upstream import run_id_of
 from llama_index_hitl.errors import GateError, MissingApprovals
@@ -79,6 +80,7 @@ class RequestMaker:
             older: The request about the draft before this one, if there is one.
         """
         gate, value = self._gate, subject_in(proposal, subject_field)
+        origin = origin_of(run_id_of(self._ctx))
         approvals = _approvals_of(event)
         requester = await self._resolved(gate.requester, event)
         title = await self._resolved(gate.title, event)
@@ -88,7 +90,8 @@ class RequestMaker:
             request_id=self._new_id(
                 event.request_id if isinstance(event, ReviewOutcomeEvent) else run_id_of(self._ctx)
             ),
-            run_id=run_id_of(self._ctx),
+            run_id=origin.run_id,
+            path=origin.path,
             workflow=self._workflow.workflow_name,
             gate=gate.name,
             stage=gate.stage or gate.name,

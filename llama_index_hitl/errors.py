@@ -592,3 +592,23 @@ class AlreadyChecked(HitlError):
         self.right = right
         self.by = by
         self.at = at
+
+
+class ChildNotBridged(HitlError):
+    """A run in a step of another run asks a person, and nobody could see the question or answer it.
+
+    Attributes:
+        workflow: Name of the workflow that asks.
+    """
+
+    def __init__(self, workflow: str) -> None:
+        super().__init__(
+            f"A step waits for {workflow} to end, and {workflow} asks a person whom nobody can "
+            "reach there. Start it with `await run_child(ctx, workflow, ...)` of "
+            "llama_index_hitl.children, or an agent with `agent_tool`, and its questions come up."
+        )
+        self.workflow = workflow
+
+
+class ChildError(HitlError, RuntimeError):
+    """A run in a step of another run cannot be started, or be gone on with, as it is."""
