@@ -80,6 +80,7 @@ class EffectLedger:
         on_doubt: OnDoubt,
         ctx: Context[Any] | None,
         not_done: tuple[type[BaseException], ...],
+        note: Callable[[Any], str],
     ) -> Any:
         """Do an effect that is not done; see the function `once`."""
         if key in self._under_way:
@@ -88,7 +89,7 @@ class EffectLedger:
         under_way: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._under_way[key] = under_way
         try:
-            result = await self._once(key, effect, on_doubt, ctx, not_done)
+            result = await self._once(key, effect, on_doubt, ctx, not_done, note)
         except BaseException as error:
             cut_off = isinstance(error, asyncio.CancelledError)
             # The other step is not cancelled; upstream would take it for a step without an end.
@@ -110,6 +111,7 @@ class EffectLedger:
         on_doubt: OnDoubt,
         ctx: Context[Any] | None,
         not_done: tuple[type[BaseException], ...],
+        note: Callable[[Any], str],
     ) -> Any:
         found = await self._store.effect(key)
         if found is not None and found.run_id != self._run_id:
@@ -123,7 +125,7 @@ class EffectLedger:
         if in_doubt is not None and not await self._repeat(in_doubt, on_doubt, ctx):
             await self._write(replace(in_doubt, status="done", at=self._clock()), "settled")
             return None
-        return await self._do(key, effect, found, not_done)
+        return await self._do(key, effect, found, not_done, note)
 
     async def _do(
         self,
@@ -131,6 +133,7 @@ class EffectLedger:
         effect: Callable[[], Any],
         found: Effect | None,
         not_done: tuple[type[BaseException], ...],
+        note: Callable[[Any], str],
     ) -> Any:
         begun = await self._begin(
             Effect(
@@ -148,7 +151,7 @@ class EffectLedger:
             await self._write(replace(begun, status="undone", at=self._clock()), "settled")
             raise
         done = replace(begun, status="done", at=self._clock(), result=self._written(result))
-        await self._write(done, "done")
+        await self._write(done, "done", note(result))
         return result
 
     async def _begin(self, begun: Effect) -> Effect:
@@ -183,14 +186,21 @@ class EffectLedger:
         )
         raise EffectInDoubt(found.key, owner=found.owner, at=found.at)
 
-    async def _write(self, effect: Effect, what: Literal["begun", "done", "settled"]) -> Effect:
+    async def _write(
+        self, effect: Effect, what: Literal["begun", "done", "settled"], note: str = ""
+    ) -> Effect:
         kind = {
             "begun": AuditKind.EFFECT_BEGUN,
             "done": AuditKind.EFFECT_DONE,
             "settled": AuditKind.EFFECT_SETTLED,
         }[what]
         entry = _entries.effect_event(
-            kind, self._run_id, effect.key, effect.at, actor=self._owner, reason=effect.status
+            kind,
+            self._run_id,
+            effect.key,
+            effect.at,
+            actor=self._owner,
+            reason=note or effect.status,
         )
         await self._store.commit(Commit(effects=(effect,), audit=(entry,)))
         return replace(effect, revision=effect.revision + 1)
@@ -214,6 +224,7 @@ async def once(
     on_doubt: OnDoubt = "fail",
     ctx: Context[Any] | None = None,
     not_done: tuple[type[BaseException], ...] = (),
+    note: Callable[[T], str] = lambda _: "",
 ) -> T:
     """Do something that must happen once, and return what it gave, now or the first time.
 
@@ -230,6 +241,8 @@ async def once(
         ctx: Context of the step; needed to ask.
         not_done: Errors of `effect` that say for certain that it has not happened, such as a
             refused connection. Any other error leaves it in doubt.
+        note: What the audit trail shall say about the result, as a sentence; empty: that it is
+            done.
 
     Returns:
         What `effect` returned, which must survive being stored; None if it was skipped.
@@ -244,7 +257,10 @@ async def once(
     ledger = _LEDGER.get()
     if ledger is None:
         return cast("T", await state_of_run(_InProcess).once(key, effect))
-    return cast("T", await ledger.once(key, effect, on_doubt=on_doubt, ctx=ctx, not_done=not_done))
+    result = await ledger.once(
+        key, effect, on_doubt=on_doubt, ctx=ctx, not_done=not_done, note=note
+    )
+    return cast("T", result)
 
 
 class _InProcess:

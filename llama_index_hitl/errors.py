@@ -205,6 +205,28 @@ class QuestionError(HitlError, ValueError):
     """A request cannot be asked inline with `ask`."""
 
 
+class ToolError(HitlError, TypeError):
+    """A tool is guarded, or called, in a way that cannot work."""
+
+
+class RejectedTooOften(HitlError):
+    """An agent made a call again that people, or rules, had rejected too often; it was stopped.
+
+    Attributes:
+        tool: Name of the tool.
+        times: How often the call was rejected.
+    """
+
+    def __init__(self, tool: str, times: int) -> None:
+        super().__init__(
+            f"The agent called {tool} again with arguments that were rejected {times} times. It "
+            "was stopped. Tell it in its prompt what to do when a call is rejected, or raise "
+            "max_rejections of require_approval."
+        )
+        self.tool = tool
+        self.times = times
+
+
 class MissingExtra(HitlError, ImportError):
     """An optional dependency is not installed."""
 

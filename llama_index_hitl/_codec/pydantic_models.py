@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import datetime, time
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Any, Protocol, Union, get_args, get_origin
+from typing import Any, Protocol, Union, cast, get_args, get_origin
 from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
@@ -36,6 +36,7 @@ _SCALARS = frozenset({str, int, float, bool, NoneType})
 _UNDECLARED = "_data"
 _RESULT = "result"
 _ROOT = "root"
+_RAW = "raw_output"
 _EVENT_SERIALIZERS = (*get_args(SerializableEvent), *get_args(SerializableOptionalEvent))
 _DICT_LIKE = (DictLikeModel.custom_model_dump, StopEvent.custom_model_dump)
 _INITS = tuple(cls.__init__ for cls in (BaseModel, DictLikeModel, Event, StopEvent, DictState))
@@ -176,6 +177,8 @@ def _result_of(model: BaseModel) -> Any:
 
 def _checked(model: BaseModel, plan: _Plan, encoder: Encoder, at: Any) -> Json:
     """Return what pydantic writes, with the fields that would be lost written as they are."""
+    if _is_tool_output(model):
+        model = model.model_copy(update={_RAW: _raw_or_text(model, encoder, (at, _RAW))})
     try:
         written = _written(model, plan)
         if not isinstance(written, dict):
@@ -246,6 +249,26 @@ def _mend(
             encoder.refuse((at, name), f"{values[name]!r:.80} does not fit: {found}")
         elif not _equal(values[name], found):
             encoder.refuse((at, name), f"{values[name]!r:.80} comes back as {found!r:.80}")
+
+
+def _is_tool_output(value: object) -> bool:
+    """Tell whether this is what a LlamaIndex tool gave; nothing is while they are not loaded."""
+    home = sys.modules.get("llama_index.core.tools.types")
+    return home is not None and type(value) is home.ToolOutput
+
+
+def _raw_or_text(output: Any, encoder: Encoder, at: Any) -> Any:
+    """Return a tool's raw output, or, where that cannot be stored, its text.
+
+    A raw output may be anything, such as the response object of a query engine, and the model is
+    only ever told the text. One such tool must not keep its agent from being paused.
+    """
+    before = len(encoder.problems)
+    encoder.encode(output.raw_output, at)
+    if len(encoder.problems) == before:
+        return output.raw_output
+    del encoder.problems[before:]
+    return output.content
 
 
 class _Misfit(str):
@@ -329,8 +352,11 @@ def _same_models(one: BaseModel, other: BaseModel) -> bool:
     plan = _plan_of(type(one))
     if plan.authored:
         return True
+    values, others = _values_of(one, plan), _values_of(other, plan)
+    if _is_tool_output(one) and others[_RAW] == cast("Any", one).content:
+        values[_RAW] = others[_RAW]
     return (
-        same(_values_of(one, plan), _values_of(other, plan))
+        same(values, others)
         and same(_undeclared(one), _undeclared(other))
         and same(_result_of(one), _result_of(other))
     )
