@@ -63,7 +63,8 @@ class ActionReport(Value):
 
     def __str__(self) -> str:
         by = f" by {', '.join(self.decided_by)}" if self.status is ActionStatus.REFUSED else ""
-        why = f" ({one_line(self.reason)})" if self.reason else ""
+        said = self.reason or (self.result if isinstance(self.result, str) else "")
+        why = f" ({one_line(said)})" if said else ""
         return f"{self.number}. {self.summary}: {self.status.replace('_', ' ')}{by}{why}"
 
 

@@ -26,7 +26,7 @@ from llama_index_hitl.events import (
     ReviewOutcomeEvent,
 )
 from llama_index_hitl.gates import Review
-from llama_index_hitl.models import Answer, DecisionKind, Evidence
+from llama_index_hitl.models import Answer, DecisionKind, Evidence, JsonObject
 from llama_index_hitl.prebuilt._actions import (
     Action,
     ActionKinds,
@@ -176,10 +176,6 @@ class ActionPlan(ReviewWorkflow):
 
     deadline: timedelta | None = None
     """Time to answer a request, counted from the question; None: no limit."""
-
-    not_done: tuple[type[Exception], ...] = ()
-    """Errors of `execute` that say for certain that nothing has happened. After any other one it is
-    not known, and a runner lists the effect as in doubt."""
 
     on_doubt: OnDoubt = "fail"
     """What to do about an action that was begun by a process that died; see `effects.once`."""
@@ -357,61 +353,47 @@ class ActionPlan(ReviewWorkflow):
         }
 
     async def _carried_out(self, ctx: Context[Any], report: ActionReport) -> ActionReport:
-        """Do an action that may be done, unless its precondition does not hold any more."""
-        action = self._kinds.read(report.action)
+        """Do an action that may be done, once, and report what came of it."""
+        action, key = self._kinds.read(report.action), report.effect_key
+        found: Any = await once(
+            key,
+            lambda: self._outcome(action, key),
+            on_doubt=self.on_doubt,
+            ctx=ctx,
+            not_done=(WAITS,),
+            note=_note_on,
+        )
+        if isinstance(found, dict) and found.keys() == {"status", "reason", "result"}:
+            return report.updated(**{**found, "status": ActionStatus(found["status"])})
+        # Somebody has said that it was done, in place of a process that died in the middle of it.
+        reason = "begun by a process that died, and taken to be done"
+        return report.updated(status=ActionStatus.DONE, reason=reason, result=found)
 
-        async def attempt() -> Any:
-            # Inside the effect: one that is done must not be checked against what it has changed.
-            if (reason := await self._checked(action)) is not None:
-                raise _NotDone(report.updated(**reason))
-            try:
-                return to_jsonable_python(
-                    await self.execute(action, report.effect_key), fallback=str
-                )
-            except WAITS:
-                raise
-            except Exception as error:
-                failed = report.updated(status=ActionStatus.FAILED, reason=_words(error))
-                certain = isinstance(error, self.not_done)
-                raise (_NotDone if certain else _Failed)(failed) from error
+    async def _outcome(self, action: BaseModel, key: str) -> JsonObject:
+        """Check an action and do it. What comes of it is kept, so that a retry says the same.
 
+        The check is part of it: what is done must not be checked against what it has changed.
+        """
+        status, reason, result = ActionStatus.NOT_RUN, "", None
         try:
-            result = await once(
-                report.effect_key,
-                attempt,
-                on_doubt=self.on_doubt,
-                ctx=ctx,
-                not_done=(_NotDone, WAITS),
-            )
-        except _Failed as failed:
-            return failed.report
-        return report.updated(status=ActionStatus.DONE, result=result)
-
-    async def _checked(self, action: BaseModel) -> dict[str, Any] | None:
-        """Return what to report of an action that cannot be done now."""
-        try:
-            reason = await self.check(action)
+            said = await self.check(action)
+            if said is None:
+                status = ActionStatus.DONE
+                result = to_jsonable_python(await self.execute(action, key), fallback=str)
+            else:
+                reason = one_line(said)
         except WAITS:
             raise
-        except Exception as error:  # noqa: BLE001 - an action that cannot be checked is not done
-            return {"status": ActionStatus.FAILED, "reason": _words(error)}
-        return None if reason is None else {"status": ActionStatus.NOT_RUN, "reason": str(reason)}
+        except Exception as error:  # noqa: BLE001 - it is reported, and the plan goes on or ends
+            status, reason = ActionStatus.FAILED, one_line(f"{type(error).__name__}: {error}")
+        return {"status": status.value, "reason": reason, "result": result}
 
 
-class _Failed(Exception):
-    """An action was not done, or nobody knows."""
-
-    def __init__(self, report: ActionReport) -> None:
-        super().__init__(str(report))
-        self.report = report
-
-
-class _NotDone(_Failed):
-    """An action was not done, for certain."""
-
-
-def _words(error: Exception) -> str:
-    return one_line(f"{type(error).__name__}: {error}")
+def _note_on(outcome: JsonObject | None) -> str:
+    """Return what the audit trail says about an action; empty: it was done."""
+    if outcome is None or not outcome["reason"]:
+        return ""
+    return f"{outcome['status']}: {outcome['reason']}"
 
 
 # --------------------------------------------------------------------------- types of one's own
