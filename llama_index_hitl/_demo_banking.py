@@ -9,6 +9,7 @@ the same limit, which is in the code and not in a prompt, and both move money on
 import sqlite3
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import uuid4
@@ -51,22 +52,27 @@ class Bank:
     """One account, kept in SQLite. Every movement has a key, and happens once.
 
     Args:
-        place: File of the account, made if it is not there; by default it is kept in memory.
+        place: File of the account, made when it is first needed; by default it is kept in memory.
         opening: What is on a new account.
     """
 
     def __init__(
         self, place: str | PathLike[str] = ":memory:", *, opening: Decimal = OPENING
     ) -> None:
+        self._place = place
+        self._opening = opening
+
+    @cached_property
+    def _rows(self) -> sqlite3.Connection:
         # Autocommit: transactions are begun below, where they are needed.
-        self._rows = sqlite3.connect(place, timeout=10, isolation_level=None)
-        self._rows.execute(
+        rows = sqlite3.connect(self._place, timeout=10, isolation_level=None)
+        rows.execute(
             "CREATE TABLE IF NOT EXISTS movements "
             "(key TEXT PRIMARY KEY, cents INTEGER NOT NULL, what TEXT NOT NULL)"
         )
-        self._rows.execute(
-            "INSERT OR IGNORE INTO movements VALUES ('opening', ?, 'opening')", (_cents(opening),)
-        )
+        opening = ("opening", _cents(self._opening), "opening")
+        rows.execute("INSERT OR IGNORE INTO movements VALUES (?, ?, ?)", opening)
+        return rows
 
     def close(self) -> None:
         """Let go of the file."""
