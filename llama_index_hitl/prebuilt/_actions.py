@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, Field, TypeAdapter, create_model
 
 from llama_index_hitl.errors import GateError, HitlError
 from llama_index_hitl.models import JsonObject
@@ -201,8 +202,9 @@ class ActionKinds:
     def _checked(self, number: int, action: BaseModel) -> JsonObject:
         try:
             data: JsonObject = action.model_dump(mode="json")
-            kept = self.read(data) == action  # NaN, for one, is not equal to itself
-        except (ValidationError, AttributeError) as error:
+            json.dumps(data, allow_nan=False)
+            kept = self.read(data) == action
+        except (ValueError, AttributeError) as error:
             raise PlanError(f"Action {number} of the plan is not valid: {error}") from error
         if not kept:
             raise PlanError(f"Action {number} of the plan changes when it is written as JSON.")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -232,6 +234,7 @@ class ActionPlan(ReviewWorkflow):
             _give_types(cls)
         for gate in (cls.whole, cls.each):
             _give_gate(cls, gate)
+        _give_steps(cls)
 
     # ----------------------------------------------------------------- for you to override
 
@@ -287,6 +290,9 @@ class ActionPlan(ReviewWorkflow):
         ev: ActionsReady | Approved | Rejected | Responded | Expired,
     ) -> PlanResult | None:
         """Take a decision, and do what can be done by now."""
+        return await self._carry_out(ctx, ev)
+
+    async def _carry_out(self, ctx: Context[Any], ev: Event) -> PlanResult | None:
         state = await ctx.store.get_state()
         state.actions = self._stopped(decided(state.actions, ev))
         if isinstance(ev, ReviewOutcomeEvent):
@@ -411,7 +417,6 @@ def _give_types(cls: type[ActionPlan]) -> None:
     cls._kinds = kinds
     cls._plan_event = _typed(cls, PlanProposed, plan=plan)
     cls._action_event = _typed(cls, ActionProposed, action=cls.action)
-    cls.propose = _propose_step(cls)  # type: ignore[method-assign]
 
 
 def _typed(cls: type[ActionPlan], base: type[Any], **types: Any) -> type[Any]:
@@ -423,19 +428,30 @@ def _typed(cls: type[ActionPlan], base: type[Any], **types: Any) -> type[Any]:
     return made
 
 
-def _propose_step(cls: type[ActionPlan]) -> Any:
+def _give_steps(cls: type[ActionPlan]) -> None:
+    """Let the steps send the events of this workflow, and take those that its gates may send."""
+
     async def propose(self, ctx, ev):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
         return await self._propose(ctx, ev)
 
-    propose.__qualname__ = f"{cls.__qualname__}.propose"
-    propose.__module__ = cls.__module__
-    propose.__doc__ = ActionPlan.propose.__doc__
-    propose.__annotations__ = {
-        "ctx": Context[PlanState],
-        "ev": PlanStart,
-        "return": cls._plan_event | cls._action_event | ActionsReady,
-    }
-    return step(propose)
+    async def carry_out(self, ctx, ev):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        return await self._carry_out(ctx, ev)
+
+    outcomes = (*cls.whole.outcome_types, *cls.each.outcome_types)
+    proposed = cls._plan_event | cls._action_event | ActionsReady
+    _give_step(cls, propose, PlanStart, proposed)
+    _give_step(cls, carry_out, reduce(or_, outcomes, ActionsReady), PlanResult | None)
+
+
+def _give_step(cls: type[ActionPlan], function: Any, takes: Any, gives: Any) -> None:
+    name = function.__name__
+    if name in vars(cls):
+        return  # it has one of its own
+    function.__qualname__ = f"{cls.__qualname__}.{name}"
+    function.__module__ = cls.__module__
+    function.__doc__ = getattr(ActionPlan, name).__doc__
+    function.__annotations__ = {"ctx": Context[PlanState], "ev": takes, "return": gives}
+    setattr(cls, name, step(num_workers=1)(function))
 
 
 def _give_gate(cls: type[ActionPlan], gate: Review) -> None:
