@@ -7,6 +7,8 @@ reaches it; asked here first, the person who answers learns of it at once.
 
 from __future__ import annotations
 
+from typing import get_args
+
 from pydantic import BaseModel, ValidationError
 from workflows import Workflow
 
@@ -31,7 +33,10 @@ def check_with_models(workflow: Workflow, request: ReviewRequest, decision: Deci
             model = _subject_model(workflow, gate, request.subject.type)
             if model is not None:
                 rebuilt(built(model, request.subject.data), request.request_id, data)
-        case Respond(response=response) if gate.response is not None:
+        # A model that a function gives is made of its schema, which was checked before.
+        case Respond(response=response) if isinstance(gate.response, type) and issubclass(
+            gate.response, BaseModel
+        ):
             try:
                 gate.response.model_validate(response)
             except ValidationError as error:
@@ -45,8 +50,13 @@ def _subject_model(workflow: Workflow, gate: Review, name: str) -> type[BaseMode
     """Find the model of a subject by its name; None: it is not known here."""
     kinds: list[object] = [gate.event, *workflow.events]
     if gate.subject is not None:
-        kinds.insert(0, gate.event.model_fields[gate.subject].annotation)
+        kinds[:0] = _members(gate.event.model_fields[gate.subject].annotation)
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, BaseModel) and kind.__name__ == name:
             return kind
     return None
+
+
+def _members(annotation: object) -> list[object]:
+    """Return an annotation and what it is made of: a subject may be one of several models."""
+    return [annotation, *(m for part in get_args(annotation) for m in _members(part))]

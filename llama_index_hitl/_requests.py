@@ -21,6 +21,7 @@ from llama_index_hitl.models import (
     DecisionKind,
     Escalate,
     Expire,
+    JsonObject,
     ReviewPolicy,
     ReviewRecord,
     ReviewRequest,
@@ -102,7 +103,7 @@ class RequestMaker:
             previous=None if older is None else older.subject,
             feedback=() if older is None else older.feedback[-FEEDBACK_LIMIT:],
             allowed=gate.allowed,
-            response_schema=None if gate.response is None else gate.response.model_json_schema(),
+            response_schema=self._response_schema(proposal),
             escalate_to=_entries(gate.escalate_to),
             **_timed(policy, await self._ladder(event)),
             requester=requester,
@@ -204,6 +205,10 @@ class RequestMaker:
         value = option(self._workflow, event) if callable(option) else option
         return await value if inspect.isawaitable(value) else value
 
+    def _response_schema(self, proposal: Event) -> JsonObject | None:
+        model = self._gate.response_model(self._workflow, proposal)
+        return None if model is None else model.model_json_schema()
+
     def escalated(self, record: ReviewRecord) -> ReviewRequest:
         """Return the request that passes an escalated one on; one approval is enough there."""
         request, decision = record.request, record.answers[-1].decision
@@ -229,7 +234,7 @@ class RequestMaker:
             **_timed(policy, self._renewed(request) if short else _left_of_ladder(record)),
         )
 
-    def edited(self, record: ReviewRecord, subject: Subject) -> ReviewRequest:
+    def edited(self, record: ReviewRecord, subject: Subject, proposal: Event) -> ReviewRequest:
         """Ask about an edited subject: every vote was for something else, so all begin anew."""
         request, editor = record.request, record.answers[-1].by.id
         barred = dict(record.policy.barred)
@@ -242,6 +247,7 @@ class RequestMaker:
             previous=request.subject,
             revision=request.revision + 1,
             **_no_trial(request),
+            response_schema=self._response_schema(proposal),
             **_timed(policy, self._shifted(request, request.rungs)),
         )
 

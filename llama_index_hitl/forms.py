@@ -297,7 +297,7 @@ def _from_text(request: ReviewRequest, raw: str) -> dict[str, Any]:
     text = raw.strip()
     if text.startswith("{"):
         try:
-            loaded = json.loads(text)
+            loaded = json.loads(text, object_pairs_hook=_each_once)
         except (ValueError, RecursionError) as error:
             problem = FieldProblem("", f"this is not JSON: {error}")
             raise InvalidAnswer(request.request_id, [problem]) from None
@@ -307,6 +307,16 @@ def _from_text(request: ReviewRequest, raw: str) -> dict[str, Any]:
     if colon and rest.strip():
         form[_TEXT_FIELD.get(form["decision"], "comment")] = rest.strip()
     return form
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that says two things about one field; the last would win otherwise."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:60]!r} is there twice")
+        found[name] = value
+    return found
 
 
 _TEXT_FIELD: Mapping[str, str] = {"revise": "feedback", "delegate": "to", "respond": "response"}

@@ -7,17 +7,27 @@
 - `ClaimReview`: a structured decision of a model, behind a policy and a person.
 - `ResearchReport`: research that a person accepts or sends back, then the report.
 - `ConfirmUnderstanding`: act only when the person confirms what was understood.
+- `ActionPlan`: the model plans actions, code says which need a person, approved ones are done.
 
 All take any LlamaIndex LLM, and OpenAI's by default. The result of each is a `ReviewResult` with
 the status, the final subject, the version and every decision made.
 """
 
+from llama_index_hitl.prebuilt._actions import Action, PlanError
 from llama_index_hitl.prebuilt._base import (
     ModelOutputError,
     ProgressEvent,
     ResultStatus,
     ReviewResult,
     ReviewWorkflow,
+)
+from llama_index_hitl.prebuilt._settling import (
+    ActionProposed,
+    ActionReport,
+    ActionStatus,
+    Plan,
+    PlannedAction,
+    PlanProposed,
 )
 from llama_index_hitl.prebuilt.claim import (
     CLAIM_POLICY,
@@ -42,10 +52,21 @@ from llama_index_hitl.prebuilt.drafts import (
     DraftStart,
     IterativeReview,
 )
+from llama_index_hitl.prebuilt.plan import (
+    ActionPlan,
+    PlanResult,
+    PlanStart,
+    PlanState,
+)
 from llama_index_hitl.prebuilt.report import ReportResult, ReportStart, Research, ResearchReport
 
 __all__ = [
     "CLAIM_POLICY",
+    "Action",
+    "ActionPlan",
+    "ActionProposed",
+    "ActionReport",
+    "ActionStatus",
     "ClaimDecision",
     "ClaimResult",
     "ClaimReview",
@@ -65,6 +86,13 @@ __all__ = [
     "DraftStart",
     "IterativeReview",
     "ModelOutputError",
+    "Plan",
+    "PlanError",
+    "PlanProposed",
+    "PlanResult",
+    "PlanStart",
+    "PlanState",
+    "PlannedAction",
     "ProgressEvent",
     "ReportResult",
     "ReportStart",
