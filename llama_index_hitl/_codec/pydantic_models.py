@@ -179,6 +179,7 @@ def _checked(model: BaseModel, plan: _Plan, encoder: Encoder, at: Any) -> Json:
     """Return what pydantic writes, with the fields that would be lost written as they are."""
     if _is_tool_output(model):
         model = model.model_copy(update={_RAW: _raw_or_text(model, encoder, (at, _RAW))})
+    model = _as_declared(model)
     try:
         written = _written(model, plan)
         if not isinstance(written, dict):
@@ -271,6 +272,25 @@ def _raw_or_text(output: Any, encoder: Encoder, at: Any) -> Any:
     return output.content
 
 
+def _as_declared(model: BaseModel) -> BaseModel:
+    """Return a model with values of the types that it declares.
+
+    What a LlamaIndex agent returns declares the calls that it made, and holds their results: it
+    could not be read from its own JSON.
+    """
+    home = sys.modules.get("llama_index.core.agent.workflow.workflow_events")
+    if home is None or type(model) is not home.AgentOutput:
+        return model
+    output: Any = model
+    calls = [
+        home.ToolSelection(
+            **{name: getattr(call, name) for name in home.ToolSelection.model_fields}
+        )
+        for call in output.tool_calls
+    ]
+    return model.model_copy(update={"tool_calls": calls})
+
+
 class _Misfit(str):
     """What pydantic says of a value that does not fit its field."""
 
@@ -352,7 +372,7 @@ def _same_models(one: BaseModel, other: BaseModel) -> bool:
     plan = _plan_of(type(one))
     if plan.authored:
         return True
-    values, others = _values_of(one, plan), _values_of(other, plan)
+    values, others = _values_of(_as_declared(one), plan), _values_of(other, plan)
     if _is_tool_output(one) and others[_RAW] == cast("Any", one).content:
         values[_RAW] = others[_RAW]
     return (
