@@ -14,6 +14,7 @@ from workflows import Context
 
 from llama_index_hitl._grantbook import present_book
 from llama_index_hitl._ledger import recalled, remembered_from_now_on
+from llama_index_hitl._models_of_code import AnswerModels
 from llama_index_hitl._upstream import (
     WAITS,
     fail_step,
@@ -79,6 +80,10 @@ class GuardedTool(FunctionTool):
         self.guarded = tool
         self.guard = guard
         self._allowed = checked(tool, guard)
+        may_respond = DecisionKind.RESPOND in self._allowed
+        self.answer_models = AnswerModels(
+            subject=schema_of(tool.metadata), response=ToolResponse if may_respond else None
+        )
         super().__init__(async_fn=_as_function(self), metadata=tool.metadata)
 
     def call(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -147,7 +152,6 @@ class GuardedTool(FunctionTool):
         return case
 
     def _question(self, case: Case, arguments: Arguments) -> Question:
-        may_respond = DecisionKind.RESPOND in self._allowed
         offer = GrantOffer(
             tool=self.metadata.get_name(), agent=case.agent, version=version_of(self.metadata)
         )
@@ -155,7 +159,7 @@ class GuardedTool(FunctionTool):
             title=case.title,
             body=case.body,
             subject=arguments.model,
-            response=ToolResponse if may_respond else None,
+            response=self.answer_models.response,
             decisions=self._allowed,
             reviewers=case.reviewers,
             barred=case.barred,
