@@ -191,7 +191,7 @@ class GuardedTool(FunctionTool):
             return _outputs.rejected(
                 self.metadata.get_name(), arguments, f"the rule {rule.rule!r}", rule.reason
             )
-        return await self._called(ctx, arguments, key)
+        return await self._called(ctx, question, arguments, key)
 
     async def _granted(
         self, ctx: Context[Any], place: str, case: Case, arguments: Arguments, key: str
@@ -225,7 +225,7 @@ class GuardedTool(FunctionTool):
         name, key = self.metadata.get_name(), resolution.effect_key
         match resolution.decision:
             case Approve():
-                return await self._called(ctx, arguments, key)
+                return await self._called(ctx, question, arguments, key)
             case Edit():
                 after = arguments.edited(resolution.subject)
                 if (refusal := self._refusal(after)) is not None:
@@ -234,7 +234,8 @@ class GuardedTool(FunctionTool):
                         _tell(ctx, replace(question, subject=after.model), refusal, f"{key}-edited")
                     by = f"the rule {refusal.rule!r}, after a person had changed it,"
                     return _outputs.rejected(name, after, by, refusal.reason)
-                return _outputs.with_edit(await self._called(ctx, after, key), arguments, after)
+                output = await self._called(ctx, question, after, key)
+                return _outputs.with_edit(output, arguments, after)
             case Respond() as response:
                 return _outputs.responded(name, arguments, response)
             case decision:
@@ -249,8 +250,20 @@ class GuardedTool(FunctionTool):
 
     # ----------------------------------------------------------------- the call
 
-    async def _called(self, ctx: Context[Any], arguments: Arguments, key: str) -> ToolOutput:
-        """Call the tool, once for each key, and return what it gave, or what it raised."""
+    async def _called(
+        self, ctx: Context[Any], question: Question, arguments: Arguments, key: str
+    ) -> ToolOutput:
+        """Call the tool, once for each key, and return what it gave, or what it raised.
+
+        A call that was cut off is in doubt; the same people are asked about it.
+        """
+        doubt = replace(
+            question,
+            title=f"May {self.metadata.name} be called again?",
+            subject=arguments.model,
+            rule=None,
+            grantable=None,
+        )
 
         async def effect() -> JsonObject | None:
             try:
@@ -266,15 +279,15 @@ class GuardedTool(FunctionTool):
             effect,
             on_doubt=self.guard.on_doubt,
             ctx=ctx,
+            question=doubt,
             not_done=(WAITS,),
             note=_outputs.note_on,
         )
-        # None where somebody has said to go on as if an interrupted call had happened.
-        return (
-            _outputs.presumed_done(self.metadata.get_name(), arguments)
-            if result is None
-            else _outputs.load(result)
-        )
+        name = self.metadata.get_name()
+        if result is None:
+            # Somebody has said to go on as if an interrupted call had happened.
+            return _outputs.presumed_done(name, arguments)
+        return _outputs.settled(name, arguments, result)
 
     async def _call(self, ctx: Context[Any], arguments: Arguments) -> ToolOutput:
         given = arguments.for_call()
