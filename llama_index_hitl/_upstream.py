@@ -262,7 +262,15 @@ def fail_step(error: Exception) -> NoReturn:
     Args:
         error: What the step, and unless it is retried the run, fails with.
     """
-    raise WaitingForEvent(cast("Any", StepWorkerFailed(exception=error, failed_at=time.time())))
+    raise _Failing(error)
+
+
+class _Failing(WaitingForEvent[Any]):
+    """Ends a call of a step as if it waited, with a failure in the place of what it waits for."""
+
+    def __init__(self, error: Exception) -> None:
+        Exception.__init__(self, str(error))  # upstream's own asks what is waited for
+        self.add = cast("Any", StepWorkerFailed(exception=error, failed_at=time.time()))
 
 
 WAITS = WaitingForEvent

@@ -1,28 +1,17 @@
 """Tools of every kind under a guard: what is shown, and that the tool gets what was approved."""
 
 import asyncio
-from datetime import date
-from decimal import Decimal
-from enum import Enum
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from agents_in_hand import Hand, agent, agent_tests, arguments, call, edit, results, to
-from llama_index.core import MockEmbedding, SummaryIndex
-from llama_index.core.llms.mock import MockLLM
-from llama_index.core.query_engine import CustomQueryEngine
-from llama_index.core.schema import Document
-from llama_index.core.tools import FunctionTool, QueryEngineTool, ToolMetadata
+from llama_index.core.tools import FunctionTool, ToolMetadata
 from llama_index.core.tools.tool_spec.base import BaseToolSpec
-from llama_index.core.tools.types import AsyncBaseTool, BaseTool, ToolOutput
-from llama_index.core.vector_stores import SimpleVectorStore
-from pydantic import BaseModel, Field
-from workflows import Context, Workflow, step
-from workflows.events import StartEvent, StopEvent
+from llama_index.core.tools.types import BaseTool, ToolOutput
+from pydantic import BaseModel
+from workflows import Context
 
-from llama_index_hitl import Approve, Reject
-from llama_index_hitl.agents import GuardedTool, require_approval
-from llama_index_hitl.errors import ToolError
+from llama_index_hitl.agents import require_approval
 
 pytestmark = agent_tests
 
