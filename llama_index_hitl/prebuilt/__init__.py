@@ -7,6 +7,7 @@
 - `ClaimReview`: a structured decision of a model, behind a policy and a person.
 - `ResearchReport`: research that a person accepts or sends back, then the report.
 - `ConfirmUnderstanding`: act only when the person confirms what was understood.
+- `ActionPlan`: the model plans actions, code says which need a person, approved ones are done.
 
 People and agents, strategy by strategy:
 
@@ -26,12 +27,21 @@ All take any LlamaIndex LLM, and OpenAI's by default. The result of most is a `R
 the status, the final subject, the version and every decision made.
 """
 
+from llama_index_hitl.prebuilt._actions import Action, PlanError
 from llama_index_hitl.prebuilt._base import (
     ModelOutputError,
     ProgressEvent,
     ResultStatus,
     ReviewResult,
     ReviewWorkflow,
+)
+from llama_index_hitl.prebuilt._settling import (
+    ActionProposed,
+    ActionReport,
+    ActionStatus,
+    Plan,
+    PlannedAction,
+    PlanProposed,
 )
 from llama_index_hitl.prebuilt.approval import (
     ApprovalResult,
@@ -93,6 +103,12 @@ from llama_index_hitl.prebuilt.orchestration import (
     Task,
     TaskPlan,
 )
+from llama_index_hitl.prebuilt.plan import (
+    ActionPlan,
+    PlanResult,
+    PlanStart,
+    PlanState,
+)
 from llama_index_hitl.prebuilt.report import ReportResult, ReportStart, Research, ResearchReport
 from llama_index_hitl.prebuilt.support import (
     SUPPORT_TRIGGERS,
@@ -108,6 +124,11 @@ from llama_index_hitl.prebuilt.triage import Classification, Triage, TriageResul
 __all__ = [
     "CLAIM_POLICY",
     "SUPPORT_TRIGGERS",
+    "Action",
+    "ActionPlan",
+    "ActionProposed",
+    "ActionReport",
+    "ActionStatus",
     "ApprovalResult",
     "ApprovalStart",
     "ApproveAction",
@@ -148,6 +169,13 @@ __all__ = [
     "Orchestration",
     "OrchestrationResult",
     "OrchestrationStart",
+    "Plan",
+    "PlanError",
+    "PlanProposed",
+    "PlanResult",
+    "PlanStart",
+    "PlanState",
+    "PlannedAction",
     "ProgressEvent",
     "ProposedAction",
     "ReportResult",
