@@ -19,7 +19,6 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -324,14 +323,12 @@ def _as_if_live(result: RuleResult) -> RuleResult:
 
 
 def _rebuilt(data: JsonObject, rebuild: Rebuild | None) -> Any:
-    # A copy, as what is counted must not change where a rule changes what it is shown.
-    shown = deepcopy(data)
     if rebuild is None:
-        return shown
+        return data
     try:
         if isinstance(rebuild, type) and issubclass(rebuild, BaseModel):
-            return built(rebuild, shown)
-        return cast("Callable[[JsonObject], Any]", rebuild)(shown)
+            return built(rebuild, data)
+        return cast("Callable[[JsonObject], Any]", rebuild)(data)
     except Exception as error:  # noqa: BLE001 - values of long ago may do anything to code of today
         told = "".join(traceback.format_exception_only(error)).strip()
         raise _Unreadable(_storable(told)) from None

@@ -175,6 +175,11 @@ def test_picking_changes_no_verdict_and_picks_approvals_only(one, share, subject
     assert after.spot_check >= before.spot_check
 
 
+@pytest.mark.parametrize("one", [BROKEN, UNRULY])
+def test_a_broken_rule_asks_with_the_same_reason_where_its_approvals_are_picked(one):
+    assert evaluate(spot_check(one, 1, salt="s"), {}) == evaluate(one, {})
+
+
 def test_the_share_that_is_picked_is_near_and_the_same_each_time():
     for share in (0, 0.05, 0.5, 1):
         one = spot_check(never(), share, salt="2026")

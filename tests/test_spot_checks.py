@@ -14,7 +14,7 @@ from llama_index_hitl import Reviewer, ReviewRequest
 from llama_index_hitl.audit import verify
 from llama_index_hitl.authorizers import Action
 from llama_index_hitl.errors import AlreadyChecked, NotAllowed, NotPicked, UnknownRequest
-from llama_index_hitl.lifecycle import decide_without_person, open_record
+from llama_index_hitl.lifecycle import decide_without_person, open_record, take_answer
 from llama_index_hitl.models import Answer, Approve, RuleResult, RuleVerdict, SpotCheck
 from llama_index_hitl.rules import first_match, never, shadow, spot_check, threshold
 from llama_index_hitl.stores import MemoryStore, RequestQuery, Store
@@ -175,6 +175,29 @@ async def test_the_time_of_a_judgement_is_not_before_the_decision() -> None:
     assert (await behind.spot_checks.judge(request_id, right=True, by="al")).spot_check.at == NOON
 
 
+class Slow:
+    """Takes its time to vouch for somebody: meanwhile others get ahead."""
+
+    def __init__(self, store: Store, *, meanwhile: dict[str, Any]) -> None:
+        self._store = store
+        self._meanwhile = meanwhile
+
+    async def authorize(
+        self, by: Reviewer, action: Action, *, run_id: str, request: ReviewRequest | None
+    ) -> Reviewer:
+        await bank_on(self._store).spot_checks.judge(request.request_id, **self._meanwhile)
+        return by
+
+
+async def test_who_was_overtaken_is_told_who_was_first(store: Store) -> None:
+    request_id = (await pay(bank_on(store, EVERY), 50)).request_id
+    slow = bank_on(store, authorizer=Slow(store, meanwhile={"right": False, "by": "bob"}))
+    with pytest.raises(AlreadyChecked, match=r"bob at .* wrong"):
+        await slow.spot_checks.judge(request_id, right=True, by="alice")
+    first = await slow.spot_checks.judge(request_id, right=False, by="bob")
+    assert (first.spot_check.by, first.spot_check.right) == ("bob", False)
+
+
 async def test_of_two_who_judge_at_once_one_is_first(store: Store) -> None:
     request_id = (await pay(bank_on(store, EVERY), 50)).request_id
     outcomes = await asyncio.gather(
@@ -256,14 +279,32 @@ async def test_the_error_rate_is_that_of_those_that_were_looked_at(store: Store)
 
 
 async def test_pages_of_what_is_pending_are_full(store: Store) -> None:
-    runner = bank_on(store, EVERY)
-    ids = [(await pay(runner, amount)).request_id for amount in range(7)]
-    for request_id in ids[::2]:
-        await runner.spot_checks.judge(request_id, right=True, by="alice")
+    clock = ManualClock(NOON)
+    runner = bank_on(store, EVERY, clock=clock)
+    ids = []
+    for amount in range(7):
+        ids.append((await pay(runner, amount)).request_id)
+        clock.advance(timedelta(minutes=1))
+    await runner.spot_checks.judge(ids[0], right=True, by="alice")
     first = await runner.spot_checks.pending(limit=2)
     second = await runner.spot_checks.pending(limit=2, after=first.after)
-    assert len(first) == 2
-    assert {r.request_id for r in (*first, *second)} == set(ids[1::2])
+    third = await runner.spot_checks.pending(limit=2, after=second.after)
+    pages = [[record.request_id for record in page] for page in (first, second, third)]
+    assert pages == [ids[1:3], ids[3:5], ids[5:]]
+    assert third.after is None
+
+
+async def test_what_a_person_decided_is_no_spot_check() -> None:
+    store = MemoryStore()
+    await picked(store)
+    request = (await store.request("picked-1")).record.request
+    asked = ReviewRequest(**{**dict(request), "request_id": "asked-1", "digest": ""})
+    record = take_answer(open_record(asked), Answer.to(asked, Approve(), by="al", at=NOON))
+    await store.commit(Commit(requests=(StoredRequest(run_id="r", record=record),)))
+    checks = bank_on(store).spot_checks
+    assert [r.request_id for r in await checks.pending()] == ["picked-1"]
+    with pytest.raises(NotPicked):
+        await checks.judge("asked-1", right=True, by="bob")
 
 
 async def test_nothing_on_trial_is_picked(store: Store) -> None:
