@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from durable import NOON, kinds
-from rollout import OK, bank_on, pay
+from durable import NOON, kinds, only, runner_on
+from rollout import OK, Transfer, bank_on, pay
+from workflows import Context, Workflow, step
+from workflows.events import StartEvent, StopEvent
 
-from llama_index_hitl import Reviewer, ReviewRequest
+from llama_index_hitl import Approve, Approved, Review, Reviewer, ReviewRequest
 from llama_index_hitl.audit import verify
 from llama_index_hitl.authorizers import Action
 from llama_index_hitl.errors import AlreadyChecked, NotAllowed, NotPicked, UnknownRequest
 from llama_index_hitl.lifecycle import decide_without_person, open_record, take_answer
-from llama_index_hitl.models import Answer, Approve, RuleResult, RuleVerdict, SpotCheck
+from llama_index_hitl.models import Answer, RuleResult, RuleVerdict, SpotCheck
 from llama_index_hitl.rules import first_match, never, shadow, spot_check, threshold
 from llama_index_hitl.stores import MemoryStore, RequestQuery, Store
 from llama_index_hitl.stores.protocol import Commit, StoredRequest
@@ -231,19 +233,56 @@ async def test_a_judgement_and_its_audit_row_are_stored_together_or_not_at_all(w
     assert kinds(await store.audit(record.request.run_id)).count("spot_checked") == 1
 
 
-async def test_what_comes_after_a_judgement_leaves_it_alone(store: Store) -> None:
-    """A run may go on, be recovered or be cancelled after somebody has looked."""
-    small = first_match(threshold("amount", at_most=10, then="approve"))
-    runner = bank_on(store, spot_check(small, 1, salt="s"))
-    waits = await pay(runner, 500)  # another run, which stays open
-    record = await pay(runner, 5)
-    judged = await runner.spot_checks.judge(record.request_id, right=True, by="alice")
-    await runner.answer(waits.request_id, Approve(), by="alice")
-    await runner.recover()
-    await runner.sweep()
-    await runner.advance(record.request.run_id)
-    assert await runner.get(record.request_id) == judged
-    assert (await runner.get(waits.request_id)).status == "approved"
+class Batch(Workflow):
+    """A small transfer, which a rule lets pass, beside a large one, which waits for a person."""
+
+    broken: ClassVar[bool] = True
+
+    @step
+    async def plan(self, ctx: Context, ev: StartEvent) -> Transfer | None:
+        for amount in (5, 500):
+            ctx.send_event(Transfer(amount=amount))
+        return None
+
+    approval = Review(
+        Transfer,
+        when=spot_check(
+            first_match(threshold("amount", at_most=10, then="approve")), 1, salt="2026"
+        ),
+    )
+
+    @step
+    async def pay(self, ctx: Context, ev: Approved) -> StopEvent | None:
+        if ev.subject.amount == 5:
+            return None
+        if type(self).broken:
+            raise ConnectionError("the bank is closed")
+        return StopEvent(result="paid")
+
+
+async def test_what_becomes_of_the_run_leaves_a_judgement_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process dies, a step fails and is tried again, and the run ends, after somebody looked."""
+    runner = runner_on(store, workflows={"batch": Batch(timeout=None)})
+    run = await runner.start("batch")
+    (small,) = await runner.spot_checks.pending()
+    judged = await runner.spot_checks.judge(small.request_id, right=True, by="alice")
+    large = await only(runner, run.run_id)
+    await runner.answer(large.request_id, Approve(), by="alice")
+
+    dying = FaultyStore(store, at="fail", when="before")
+    with pytest.raises(Fault):
+        await runner_on(dying, workflows={"batch": Batch(timeout=None)}).advance(run.run_id)
+    later = ManualClock(NOON + timedelta(hours=1))
+    runner = runner_on(store, clock=later, workflows={"batch": Batch(timeout=None)})
+    assert (await runner.recover())[0].status == "failed"
+    monkeypatch.setattr(Batch, "broken", False)
+    assert (await runner.retry(run.run_id, by="alice")).status == "finished"
+
+    assert await runner.get(small.request_id) == judged
+    rows = await runner.history(run.run_id)
+    assert (kinds(rows).count("spot_checked"), verify(rows)) == (1, ())
 
 
 async def test_the_error_rate_is_that_of_those_that_were_looked_at(store: Store) -> None:
