@@ -50,6 +50,19 @@ async def count_all(
     limit: int | None,
     listed: int,
 ) -> ReplayReport:
+    """Compare what rules say about the requests that a query finds with what people decided.
+
+    Args:
+        store: Where the requests are.
+        query: Which ones.
+        verdict: What the rules say about one.
+        since: Asked at this instant or later only.
+        limit: How many to show to the rules at most; None: all.
+        listed: How many to put into each list at most.
+
+    Raises:
+        ValueError: `limit` is below 1, `listed` below 0, or an instant has no time zone.
+    """
     if limit is not None and limit < 1:
         raise ValueError(f"at least one request has to be looked at (limit={limit})")
     if listed < 0:

@@ -68,5 +68,6 @@ def deciders_of(record: ReviewRecord) -> Sequence[Answer]:
 
 
 def why_not_counted(record: ReviewRecord) -> str:
+    """Return in words why a request that people have not decided does not count."""
     by_rule = record.status in _DECISIONS and record.answers
     return "decided without people" if by_rule else record.status.value
