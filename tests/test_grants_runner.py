@@ -5,13 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from durable import kinds
 from grants import NOON, Bank, asked, grant_by_answer, runner_on, transfer
+from workflows import Context, Workflow, step
+from workflows.events import Event, StartEvent, StopEvent
 
-from llama_index_hitl import Approve, Reject, Reviewer
+from llama_index_hitl import (
+    Approve,
+    Question,
+    Reject,
+    Reviewer,
+    ReviewRefusedEvent,
+    ReviewRequest,
+    ReviewRequestEvent,
+    ReviewResponseEvent,
+    ReviewUpdatedEvent,
+    ask,
+)
 from llama_index_hitl.audit import AuditKind, verify
 from llama_index_hitl.authorizers import Action
 from llama_index_hitl.errors import (
@@ -21,7 +34,8 @@ from llama_index_hitl.errors import (
     NotAllowed,
     UnknownGrant,
 )
-from llama_index_hitl.models import GrantTerms
+from llama_index_hitl.lifecycle import open_record, take_answer
+from llama_index_hitl.models import GrantOffer, GrantTerms, Subject
 from llama_index_hitl.stores import GrantQuery, MemoryStore, Store
 from llama_index_hitl.testing import ManualClock
 from llama_index_hitl.testing.faults import Fault, FaultyStore, Point
@@ -400,3 +414,124 @@ async def test_grants_are_listed_in_pages_by_what_they_are_about(store: Store) -
     assert len(await runner.grants.list(agent="teller")) == 0
     assert len(await runner.grants.list(agent="", workflow="bank")) == 3
     assert len(await store.grants(GrantQuery(request_id="none"))) == 0
+
+
+# --------------------------------------------------------------------------- approvals that fail
+
+OFFER = GrantOffer(tool="transfer", agent="teller", version="v1")
+
+
+class Picky(Workflow):
+    """Does not take the first approval that it gets."""
+
+    @step
+    async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        request = ReviewRequest(
+            request_id=f"picky {ev.key}",
+            run_id=ev.key,
+            title="Transfer?",
+            created_at=NOON,
+            subject=Subject(type="Transfer", data={"amount": 50, "to": "Bob"}),
+            grantable=OFFER,
+        )
+        for attempt in range(2):
+            said = await ctx.wait_for_event(
+                ReviewResponseEvent,
+                waiter_event=ReviewRequestEvent(request=request),
+                waiter_id=f"attempt {attempt}",
+                requirements={"request_id": request.request_id},
+                timeout=None,
+            )
+            if attempt == 0:
+                refusal = ReviewRefusedEvent(
+                    request_id=request.request_id, code="picky", reason="not yet", by="ann"
+                )
+                ctx.write_event_to_stream(refusal)
+        record = take_answer(open_record(request), said.answer)
+        ctx.write_event_to_stream(ReviewUpdatedEvent(record=record))
+        return StopEvent(result=record.status)
+
+
+async def test_a_grant_goes_with_the_approval_that_the_workflow_refuses(store: Store) -> None:
+    workflows = {"bank": Bank(timeout=None), "picky": Picky(timeout=None)}
+    runner = runner_on(store, workflows=workflows)
+    await runner.start("picky", run_id="run", inputs={"key": "run"})
+    request_id = await asked(runner, "run")
+    await runner.answer(request_id, Approve(grant=GrantTerms(uses=9)), by="ann")
+    (given,) = await runner.grants.list()
+    run = await runner.advance("run")
+    assert run.status == "waiting"
+    assert await asked(runner, "run") == request_id
+    (gone,) = await runner.grants.list(active=False)
+    assert (gone.grant_id, gone.revoked_at, gone.revoked_by) == (given.grant_id, NOON, "rule:run")
+    said = kinds(await runner.history("run"))
+    assert said == [
+        "started",
+        "opened",
+        "answered",
+        "granted",
+        "refused",
+        "grant_revoked",
+        "reopened",
+    ]
+    # It can be approved again, with another grant.
+    await runner.answer(request_id, Approve(grant=GrantTerms()), by="ann")
+    await runner.advance("run")
+    assert await runner.result("run") == "approved"
+    (grant,) = await runner.grants.list()
+    assert grant.terms == GrantTerms()
+
+
+class First(Event):
+    pass
+
+
+class Second(Event):
+    pass
+
+
+class Hasty(Workflow):
+    """Asks twice at once, and ends when the first one is answered."""
+
+    meanwhile: ClassVar[Any] = None
+
+    @step
+    async def both(self, ctx: Context, ev: StartEvent) -> First | Second | None:
+        ctx.send_event(First())
+        ctx.send_event(Second())
+        return None
+
+    @step
+    async def first(self, ctx: Context, ev: First) -> StopEvent:
+        await ask(ctx, Question(title="First"))
+        await type(self).meanwhile()
+        return StopEvent(result="ended")
+
+    @step
+    async def second(self, ctx: Context, ev: Second) -> StopEvent:
+        await ask(ctx, Question(title="Second", grantable=OFFER))
+        return StopEvent(result="second")
+
+
+async def test_a_grant_goes_with_an_approval_that_comes_when_the_run_has_gone_on(
+    store: Store,
+) -> None:
+    runner = runner_on(store, workflows={"hasty": Hasty(timeout=None)})
+    await runner.start("hasty", run_id="run")
+    open_now = {r.request.title: r.request_id for r in await runner.pending(run_id="run")}
+    assert set(open_now) == {"First", "Second"}
+
+    async def meanwhile() -> None:
+        approval = Approve(grant=GrantTerms())
+        await runner_on(store).answer(open_now["Second"], approval, by="ann")
+        assert len(await runner.grants.list()) == 1
+
+    Hasty.meanwhile = meanwhile
+    await runner.answer(open_now["First"], Approve(), by="ann")
+    await runner.advance("run")
+    assert await runner.result("run") == "ended"
+    (grant,) = await runner.grants.list(active=False)
+    assert runner.grants.state_of(grant) == "revoked"
+    assert grant.revoked_because == "the run has ended"
+    said = kinds(await runner.history("run"))
+    assert said.index("granted") < said.index("grant_revoked")
