@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from workflows import Context
@@ -39,6 +39,7 @@ from llama_index_hitl.events import (
     ReviewRequestEvent,
     ReviewResponseEvent,
     ReviewUpdatedEvent,
+    Told,
 )
 from llama_index_hitl.forms import check_decision, problems_of
 from llama_index_hitl.lifecycle import open_record, take_answer
@@ -58,7 +59,7 @@ from llama_index_hitl.models import (
 )
 from llama_index_hitl.policies import tally
 
-resolve_from_every_snapshot(ReviewRequestEvent, ReviewResponseEvent, ReviewUpdatedEvent)
+resolve_from_every_snapshot(ReviewRequestEvent, ReviewUpdatedEvent, *get_args(Told))
 
 _INLINE = (
     DecisionKind.APPROVE,

@@ -33,7 +33,7 @@ from llama_index_hitl.models import (
     ReviewRequest,
     Subject,
 )
-from llama_index_hitl.rendering import FieldDiff, diff_of, text_of
+from llama_index_hitl.rendering import FieldDiff, diff_of, path_of, text_of
 
 WIDEST = 100
 """Columns used at most: longer lines are hard to read."""
@@ -140,6 +140,8 @@ class View:
         if request.priority != "normal":
             styles = {"urgent": "bold red", "high": "yellow", "low": "dim"}
             self.say(f"Priority: {request.priority}", styles[request.priority])
+        if request.path:
+            self.note(f"Asked within: {one_line(path_of(request))}")
         if request.rule is not None and request.rule.reason:
             self.note(f"Asked because: {request.rule.reason}")
         if request.body:
