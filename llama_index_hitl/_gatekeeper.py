@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from workflows import Context, Workflow
 from workflows.events import Event, HumanResponseEvent, StopEvent
 
@@ -335,13 +335,16 @@ class Gatekeeper:
         match answer.decision:
             case Edit(subject=data):
                 return edited(proposal, review.subject_field, answer.request_id, data)
-            case Respond(response=response) if self._gate.response is not None:
+            case Respond(response=response) if (model := self._response_to(proposal)) is not None:
                 try:
-                    self._gate.response.model_validate(response)
+                    model.model_validate(response)
                 except ValidationError as error:
                     problems = problems_of(error, prefix="response")
                     raise InvalidAnswer(answer.request_id, problems) from None
         return proposal
+
+    def _response_to(self, proposal: Event) -> type[BaseModel] | None:
+        return self._gate.response_model(self._workflow, proposal)
 
     def _pass_time(self, memory: Memory, event: ReviewDeadlineEvent) -> Event | None:
         review = self._open_review(memory, event.request_id)
@@ -396,7 +399,7 @@ class Gatekeeper:
             follow_up = self._requests(memory).escalated(record)
         elif record.status is RequestStatus.EDITED:
             subject = describe(subject_in(proposal, review.subject_field))
-            follow_up = self._requests(memory).edited(record, subject)
+            follow_up = self._requests(memory).edited(record, subject, proposal)
         if follow_up is not None:
             record = record.model_copy(update={"superseded_by": follow_up.request_id})
         memory.ledger = memory.ledger.with_closed(record)

@@ -121,24 +121,24 @@ def rebuilt(before: BaseModel, request_id: str, data: JsonObject) -> BaseModel:
         raise InvalidAnswer(request_id, problems_of(error, prefix="subject")) from None
     except SubjectError as error:
         raise InvalidAnswer(request_id, [FieldProblem("subject", str(error))]) from None
-    if dropped := list(_dropped(data, kept, "subject")):
+    if passed_over := list(dropped(data, kept, "subject")):
         raise InvalidAnswer(
-            request_id, [FieldProblem(p, "there is no such field") for p in dropped]
+            request_id, [FieldProblem(p, "there is no such field") for p in passed_over]
         )
     return after
 
 
-def _dropped(given: Any, kept: Any, path: str) -> Iterator[str]:
+def dropped(given: Any, kept: Any, path: str) -> Iterator[str]:
     """Yield the fields, at any depth, that a model has passed over: most do so without a word."""
     if isinstance(given, dict) and isinstance(kept, dict):
         for name, value in given.items():
             if name in kept:
-                yield from _dropped(value, kept[name], f"{path}.{name}")
+                yield from dropped(value, kept[name], f"{path}.{name}")
             else:
                 yield f"{path}.{name}"
     elif isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
         for index, pair in enumerate(zip(given, kept, strict=True)):
-            yield from _dropped(*pair, f"{path}.{index}")
+            yield from dropped(*pair, f"{path}.{index}")
 
 
 def edited(proposal: Event, subject_field: str | None, request_id: str, data: JsonObject) -> Event:

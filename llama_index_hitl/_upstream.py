@@ -266,10 +266,10 @@ def fail_step(error: Exception) -> NoReturn:
 
 
 class _Failing(WaitingForEvent[Any]):
-    """What ends a step as if it waited, with a failure in place of a waiter."""
+    """Ends a call of a step as if it waited, with a failure in the place of what it waits for."""
 
     def __init__(self, error: Exception) -> None:
-        Exception.__init__(self, str(error))  # upstream's says for which event
+        Exception.__init__(self, str(error))  # upstream's own asks what is waited for
         self.add = cast("Any", StepWorkerFailed(exception=error, failed_at=time.time()))
 
 

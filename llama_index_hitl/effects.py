@@ -79,7 +79,9 @@ class EffectLedger:
         *,
         on_doubt: OnDoubt,
         ctx: Context[Any] | None,
+        question: Question | None,
         not_done: tuple[type[BaseException], ...],
+        note: Callable[[Any], str],
     ) -> Any:
         """Do an effect that is not done; see the function `once`."""
         if key in self._under_way:
@@ -88,7 +90,7 @@ class EffectLedger:
         under_way: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._under_way[key] = under_way
         try:
-            result = await self._once(key, effect, on_doubt, ctx, not_done)
+            result = await self._once(key, effect, on_doubt, ctx, question, not_done, note)
         except BaseException as error:
             cut_off = isinstance(error, asyncio.CancelledError)
             # The other step is not cancelled; upstream would take it for a step without an end.
@@ -109,7 +111,9 @@ class EffectLedger:
         effect: Callable[[], Any],
         on_doubt: OnDoubt,
         ctx: Context[Any] | None,
+        question: Question | None,
         not_done: tuple[type[BaseException], ...],
+        note: Callable[[Any], str],
     ) -> Any:
         found = await self._store.effect(key)
         if found is not None and found.run_id != self._run_id:
@@ -120,10 +124,10 @@ class EffectLedger:
         if found is not None and found.status == "done":
             return self._read(found)
         in_doubt = found if found is not None and found.status == "begun" else None
-        if in_doubt is not None and not await self._repeat(in_doubt, on_doubt, ctx):
+        if in_doubt is not None and not await self._repeat(in_doubt, on_doubt, ctx, question):
             await self._write(replace(in_doubt, status="done", at=self._clock()), "settled")
             return None
-        return await self._do(key, effect, found, not_done)
+        return await self._do(key, effect, found, not_done, note)
 
     async def _do(
         self,
@@ -131,6 +135,7 @@ class EffectLedger:
         effect: Callable[[], Any],
         found: Effect | None,
         not_done: tuple[type[BaseException], ...],
+        note: Callable[[Any], str],
     ) -> Any:
         begun = await self._begin(
             Effect(
@@ -148,7 +153,7 @@ class EffectLedger:
             await self._write(replace(begun, status="undone", at=self._clock()), "settled")
             raise
         done = replace(begun, status="done", at=self._clock(), result=self._written(result))
-        await self._write(done, "done")
+        await self._write(done, "done", note(result))
         return result
 
     async def _begin(self, begun: Effect) -> Effect:
@@ -160,12 +165,20 @@ class EffectLedger:
                 raise
             raise EffectInDoubt(begun.key, owner=other.owner, at=other.at) from None
 
-    async def _repeat(self, found: Effect, on_doubt: OnDoubt, ctx: Context[Any] | None) -> bool:
+    async def _repeat(
+        self,
+        found: Effect,
+        on_doubt: OnDoubt,
+        ctx: Context[Any] | None,
+        question: Question | None,
+    ) -> bool:
         """Say whether to do an effect that is in doubt once more."""
         if on_doubt in ("repeat", "skip"):
             return on_doubt == "repeat"
         if on_doubt == "ask" and ctx is not None:
-            said = await ask(ctx, _doubt(found), key=f"effect:{found.key}")
+            # Each attempt is in doubt by itself: a yes to the last one must not repeat this one.
+            key = f"effect:{found.key}:{found.revision}"
+            said = await ask(ctx, _doubt(found, question), key=key)
             return said.record.status is RequestStatus.APPROVED
         await self._store.commit(
             Commit(
@@ -183,14 +196,21 @@ class EffectLedger:
         )
         raise EffectInDoubt(found.key, owner=found.owner, at=found.at)
 
-    async def _write(self, effect: Effect, what: Literal["begun", "done", "settled"]) -> Effect:
+    async def _write(
+        self, effect: Effect, what: Literal["begun", "done", "settled"], note: str = ""
+    ) -> Effect:
         kind = {
             "begun": AuditKind.EFFECT_BEGUN,
             "done": AuditKind.EFFECT_DONE,
             "settled": AuditKind.EFFECT_SETTLED,
         }[what]
         entry = _entries.effect_event(
-            kind, self._run_id, effect.key, effect.at, actor=self._owner, reason=effect.status
+            kind,
+            self._run_id,
+            effect.key,
+            effect.at,
+            actor=self._owner,
+            reason=note or effect.status,
         )
         await self._store.commit(Commit(effects=(effect,), audit=(entry,)))
         return replace(effect, revision=effect.revision + 1)
@@ -225,7 +245,9 @@ async def once(
     *,
     on_doubt: OnDoubt = "fail",
     ctx: Context[Any] | None = None,
+    question: Question | None = None,
     not_done: tuple[type[BaseException], ...] = (),
+    note: Callable[[T], str] = lambda _: "",
 ) -> T:
     """Do something that must happen once, and return what it gave, now or the first time.
 
@@ -240,8 +262,12 @@ async def once(
             `EffectInDoubt`, so that somebody finds out and settles it; `repeat` it, where that does
             no harm; `skip` it; or `ask` a person, who approves to repeat it and rejects to skip it.
         ctx: Context of the step; needed to ask.
+        question: What to ask, of whom, about an effect that is in doubt; what happened to it and
+            how to decide is added to its body. None: anybody whom the channel lets in, about `key`.
         not_done: Errors of `effect` that say for certain that it has not happened, such as a
             refused connection. Any other error leaves it in doubt.
+        note: What the audit trail shall say about the result, as a sentence; empty: that it is
+            done.
 
     Returns:
         What `effect` returned, which must survive being stored; None if it was skipped.
@@ -254,7 +280,16 @@ async def once(
     if on_doubt == "ask" and ctx is None:
         raise ValueError("once(on_doubt='ask') needs ctx=, the context of the step.")
     ledger = _LEDGER.get() or state_of_run(_InProcess)
-    return cast("T", await ledger.once(key, effect, on_doubt=on_doubt, ctx=ctx, not_done=not_done))
+    result = await ledger.once(
+        key,
+        effect,
+        on_doubt=on_doubt,
+        ctx=ctx,
+        question=question,
+        not_done=not_done,
+        note=note,
+    )
+    return cast("T", result)
 
 
 class _InProcess:
@@ -279,14 +314,18 @@ async def _called(effect: Callable[[], Any]) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-def _doubt(effect: Effect) -> Question:
-    return Question(
-        title=f"May {effect.key} be done again?",
-        body=(
-            f"It was begun at {effect.at.isoformat()} by {effect.owner} and never finished: it may "
-            "or may not have happened. Find out first.\n\nApprove to do it again, reject to go on "
-            "as if it had happened."
-        ),
+def _doubt(effect: Effect, question: Question | None) -> Question:
+    asked = question or Question(title=f"May {effect.key} be done again?")
+    happened = (
+        f"It was begun at {effect.at.isoformat()} by {effect.owner} and never finished: it may or "
+        "may not have happened. Find out first.\n\nApprove to do it again, reject to go on as if "
+        "it had happened."
+    )
+    return replace(
+        asked,
+        body=f"{happened}\n\n{asked.body}" if asked.body else happened,
+        response=None,
+        decisions=("approve", "reject"),
         priority="urgent",
-        tags=("effect-in-doubt",),
+        tags=(*asked.tags, "effect-in-doubt"),
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -44,17 +45,20 @@ from llama_index_hitl.events import (
 from llama_index_hitl.forms import check_decision, problems_of
 from llama_index_hitl.lifecycle import open_record, take_answer
 from llama_index_hitl.models import (
+    INLINE_GATE,
     Answer,
     Decision,
     DecisionKind,
     Edit,
     Evidence,
+    GrantOffer,
     Priority,
     RequestStatus,
     Respond,
     ReviewPolicy,
     ReviewRecord,
     ReviewRequest,
+    RuleResult,
     digest_of,
 )
 from llama_index_hitl.policies import tally
@@ -87,6 +91,9 @@ class Question:
         requester: Id of the person on whose behalf this is asked.
         priority: How urgent it is.
         tags: Words to find it by.
+        rule: What rules said about the subject, and so why a person is asked; None: nothing.
+        grantable: What an approval may let happen from now on without asking; None: nothing. Only
+            a `Runner` keeps such standing approvals.
     """
 
     title: str
@@ -100,6 +107,8 @@ class Question:
     requester: str | None = None
     priority: Priority = "normal"
     tags: Sequence[str] = ()
+    rule: RuleResult | None = None
+    grantable: GrantOffer | None = None
 
     @property
     def allowed(self) -> tuple[DecisionKind, ...]:
@@ -244,31 +253,54 @@ async def _first_valid(
     raise AssertionError("a waiter that nothing has woken must wait")
 
 
-def _request(ctx: Context[Any], question: Question, place: str, clock: Clock) -> ReviewRequest:
-    """Make the request, or bring back the one that this call of the step made the first time."""
-    reviewers, origin = question.reviewers, origin_of(run_id_of(ctx))
-    content: dict[str, Any] = {
-        "run_id": origin.run_id,
-        "path": origin.path,
-        "title": question.title,
-        "body": question.body,
-        "subject": None if question.subject is None else describe(question.subject),
-        "evidence": tuple(question.evidence),
-        "allowed": question.allowed,
-        "response_schema": (
-            None if question.response is None else question.response.model_json_schema()
-        ),
-        "policy": ReviewPolicy(
+def request_for(
+    ctx: Context[Any], question: Question, *, request_id: str, at: datetime
+) -> ReviewRequest:
+    """Return a question as the request that people see.
+
+    Args:
+        ctx: Context of the step that asks.
+        question: What to ask.
+        request_id: Id to give the request.
+        at: When it is asked.
+
+    Raises:
+        QuestionError: It cannot be asked inline.
+        SubjectError: The subject does not survive being written as JSON.
+    """
+    reviewers, response = question.reviewers, question.response
+    origin = origin_of(run_id_of(ctx))
+    return ReviewRequest(
+        request_id=request_id,
+        run_id=origin.run_id,
+        workflow=workflow_of(ctx).workflow_name,
+        path=origin.path,
+        title=question.title,
+        body=question.body,
+        subject=None if question.subject is None else describe(question.subject),
+        evidence=tuple(question.evidence),
+        allowed=question.allowed,
+        response_schema=None if response is None else response.model_json_schema(),
+        policy=ReviewPolicy(
             reviewers=(reviewers,) if isinstance(reviewers, str) else tuple(reviewers),
             barred=question.barred,
         ),
-        "requester": question.requester,
-        "priority": question.priority,
-        "tags": tuple(question.tags),
-    }
-    if tally((), content["policy"], clock()).status is RequestStatus.NO_QUORUM:
+        grantable=question.grantable,
+        requester=question.requester,
+        created_at=at,
+        rule=question.rule,
+        priority=question.priority,
+        tags=tuple(question.tags),
+    )
+
+
+def _request(ctx: Context[Any], question: Question, place: str, clock: Clock) -> ReviewRequest:
+    """Make the request, or bring back the one that this call of the step made the first time."""
+    fresh = request_for(
+        ctx, question, request_id=f"{INLINE_GATE}-{secrets.token_hex(8)}", at=clock()
+    )
+    if tally((), fresh.policy, fresh.created_at).status is RequestStatus.NO_QUORUM:
         raise QuestionError(f"Nobody is left who may answer {question.title!r}: all are barred.")
-    fresh = ReviewRequest(request_id=f"ask-{secrets.token_hex(8)}", created_at=clock(), **content)
     kept = remembered_once(ctx, place, fresh.model_dump(mode="json"))
     request = ReviewRequest.model_validate(kept)
     if _what_is_asked(request) != _what_is_asked(fresh):
@@ -281,7 +313,8 @@ def _request(ctx: Context[Any], question: Question, place: str, clock: Clock) ->
 
 
 def _what_is_asked(request: ReviewRequest) -> str:
-    own = {"request_id", "run_id", "created_at", "digest"}
+    # Of questions that older versions asked the workflow is not known.
+    own = {"request_id", "run_id", "workflow", "created_at", "digest"}
     return digest_of(request.model_dump(mode="json", exclude=own))
 
 

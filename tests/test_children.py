@@ -249,8 +249,8 @@ async def test_both_are_paused_and_resumed_as_one(done: list[str]):
     (asked,) = paused.requests
     assert (asked.asked_by, asked.step) == ("child", "plan")
     paused = through_text(paused)
+    other = approve(paused)[0].model_copy(update={"request_id": "approval-0"})
     with pytest.raises(UnknownRequest):
-        other = approve(paused)[0].model_copy(update={"request_id": "approval-0"})
         resume(Trip(timeout=None), paused, [other])
     handler = resume(Trip(timeout=None), paused, approve(paused))
     assert await handler == "trip: book Rome"

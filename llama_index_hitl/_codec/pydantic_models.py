@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import datetime, time
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Any, Protocol, Union, get_args, get_origin
+from typing import Any, Protocol, Union, cast, get_args, get_origin
 from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
@@ -28,6 +28,7 @@ from workflows.events import (
     StopEvent,
 )
 
+from llama_index_hitl._codec.agent_values import RAW, is_tool_output, with_results
 from llama_index_hitl._codec.values import Json
 from llama_index_hitl.errors import FieldProblem
 from llama_index_hitl.forms import problems_of
@@ -176,6 +177,8 @@ def _result_of(model: BaseModel) -> Any:
 
 def _checked(model: BaseModel, plan: _Plan, encoder: Encoder, at: Any) -> Json:
     """Return what pydantic writes, with the fields that would be lost written as they are."""
+    if is_tool_output(model):
+        model = model.model_copy(update={RAW: _raw_or_text(model, encoder, (at, RAW))})
     try:
         written = _written(model, plan)
         if not isinstance(written, dict):
@@ -248,6 +251,20 @@ def _mend(
             encoder.refuse((at, name), f"{values[name]!r:.80} comes back as {found!r:.80}")
 
 
+def _raw_or_text(output: Any, encoder: Encoder, at: Any) -> Any:
+    """Return a tool's raw output, or, where that cannot be stored, its text.
+
+    A raw output may be anything, such as the response object of a query engine, and the model is
+    only ever told the text. One such tool must not keep its agent from being paused.
+    """
+    before = len(encoder.problems)
+    encoder.encode(output.raw_output, at)
+    if len(encoder.problems) == before:
+        return output.raw_output
+    del encoder.problems[before:]
+    return output.content
+
+
 class _Misfit(str):
     """What pydantic says of a value that does not fit its field."""
 
@@ -294,7 +311,7 @@ def decode(cls: type[BaseModel], values: Any) -> BaseModel:
     Raises:
         pydantic.ValidationError: They do not fit the model.
     """
-    return cls.model_validate(values, by_alias=True, by_name=True)
+    return with_results(cls, values)
 
 
 # --------------------------------------------------------------------------- comparing
@@ -329,8 +346,11 @@ def _same_models(one: BaseModel, other: BaseModel) -> bool:
     plan = _plan_of(type(one))
     if plan.authored:
         return True
+    values, others = _values_of(one, plan), _values_of(other, plan)
+    if is_tool_output(one) and others[RAW] == cast("Any", one).content:
+        values[RAW] = others[RAW]
     return (
-        same(_values_of(one, plan), _values_of(other, plan))
+        same(values, others)
         and same(_undeclared(one), _undeclared(other))
         and same(_result_of(one), _result_of(other))
     )

@@ -42,9 +42,9 @@ def agent_tool(
     named = name or getattr(agent, "name", None)
     described = description or getattr(agent, "description", None)
     if not (isinstance(named, str) and isinstance(described, str)):
-        raise ChildError(f"agent_tool needs name= and description= for a {type(agent).__name__}.")
+        raise ChildError(f"agent_tool needs name= and description= for {type(agent).__name__}.")
 
-    async def hand_over(ctx: Context, task: str) -> str:  # type: ignore[type-arg]
+    async def hand_over(ctx: Context, task: str) -> str:
         try:
             result: Any = await run_child(ctx, agent, **{takes: task})
         except HitlError as error:

@@ -1,0 +1,88 @@
+"""Who calls a tool, and what was said before: what a person sees beside the arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.agent.workflow import AgentWorkflow
+from llama_index.core.agent.workflow.base_agent import BaseWorkflowAgent
+from llama_index.core.base.llms.types import ChatMessage, TextBlock, ToolCallBlock
+from workflows import Context
+
+from llama_index_hitl._upstream import workflow_of
+from llama_index_hitl.models import Evidence
+
+_LONGEST = 1_000
+"""Characters of one message that are shown."""
+
+
+async def agent_of(ctx: Context[Any]) -> BaseWorkflowAgent | None:
+    """Return the agent that is at work in a step; None: it is none of LlamaIndex's."""
+    workflow = workflow_of(ctx)
+    if isinstance(workflow, AgentWorkflow):
+        return workflow.agents.get(str(await ctx.store.get("current_agent_name", default="")))
+    return workflow if isinstance(workflow, BaseWorkflowAgent) else None
+
+
+async def conversation_of(
+    ctx: Context[Any], agent: BaseWorkflowAgent | None, limit: int
+) -> tuple[Evidence, ...]:
+    """Return the last messages of an agent's conversation, the newest last.
+
+    Args:
+        ctx: Context of the step.
+        agent: The agent at work; None: there is no conversation.
+        limit: How many messages; 0: none.
+    """
+    if agent is None or limit < 1:
+        return ()
+    memory = await ctx.store.get("memory", default=None)
+    messages = [] if memory is None else list(await memory.aget_all())
+    # What the agent has done since the last message of the user is not in its memory yet.
+    messages += await ctx.store.get(getattr(agent, "scratchpad_key", "scratchpad"), default=[])
+    lines = [_line(message) for message in messages]
+    thoughts = await ctx.store.get(getattr(agent, "reasoning_key", "reasoning"), default=[])
+    lines += [_cut(f"assistant: {thought.get_content()}") for thought in thoughts]
+    body = "\n\n".join([line for line in lines if line][-limit:])
+    return (Evidence(title="Conversation", body=body),) if body else ()
+
+
+def _line(message: ChatMessage) -> str:
+    """Return a message as one who said what; empty: it says nothing in words."""
+    said = [block.text for block in message.blocks if isinstance(block, TextBlock) and block.text]
+    calls = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
+    said += [f"calls {call.tool_name} with {call.tool_kwargs}" for call in calls]
+    return _cut(f"{message.role.value}: {' '.join(said)}") if said else ""
+
+
+def _cut(text: str) -> str:
+    # A surrogate, which JSON cannot carry, must not keep a person from being asked.
+    sound = text.encode("utf-8", "backslashreplace").decode()
+    return sound if len(sound) <= _LONGEST else f"{sound[: _LONGEST - 1]}…"
+
+
+async def times_rejected(ctx: Context[Any], tool: str, digest: str) -> int:
+    """Return how often the same call was rejected in the present run of an agent.
+
+    Args:
+        ctx: Context of the step.
+        tool: Name of the tool.
+        digest: Digest of the arguments.
+    """
+    if await agent_of(ctx) is None:
+        return 0
+    results = await ctx.store.get("current_tool_calls", default=[])
+    return sum(
+        result.tool_name == tool and is_rejection(result.tool_output.raw_output, digest)
+        for result in results
+    )
+
+
+def rejection(digest: str) -> dict[str, str]:
+    """Return the raw output of a call that was rejected, by which it is known again."""
+    return {"llama_index_hitl": "rejected", "arguments": digest}
+
+
+def is_rejection(raw_output: object, digest: str) -> bool:
+    """Tell whether this is the raw output of a rejected call with these arguments."""
+    return raw_output == rejection(digest)

@@ -1,0 +1,341 @@
+"""Tools that an agent can call only when a person, a rule or a standing approval lets it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, NoReturn, cast
+
+from llama_index.core.tools.function_tool import FunctionTool
+from llama_index.core.tools.types import BaseTool, ToolOutput, adapt_to_async_tool
+from pydantic import BaseModel, Field
+from workflows import Context
+
+from llama_index_hitl._grantbook import present_book
+from llama_index_hitl._ledger import recalled, remembered_from_now_on
+from llama_index_hitl._models_of_code import AnswerModels
+from llama_index_hitl._upstream import (
+    WAITS,
+    fail_step,
+    run_id_of,
+    state_of_run,
+    workflow_of,
+)
+from llama_index_hitl.agents import _outputs
+from llama_index_hitl.agents._arguments import Arguments, InvalidArguments, schema_of, version_of
+from llama_index_hitl.agents._case import Case, Places, draw_up
+from llama_index_hitl.agents._conversation import times_rejected
+from llama_index_hitl.agents._guard import CONTEXT, Guard, checked
+from llama_index_hitl.clock import Clock, present_clock
+from llama_index_hitl.effects import once
+from llama_index_hitl.errors import EffectInDoubt, HitlError, RejectedTooOften, ToolError
+from llama_index_hitl.events import ReviewUpdatedEvent
+from llama_index_hitl.grants import GuardedCall
+from llama_index_hitl.lifecycle import decide_without_person, open_record
+from llama_index_hitl.models import (
+    Answer,
+    Approve,
+    DecisionKind,
+    Edit,
+    GrantOffer,
+    JsonObject,
+    Reject,
+    Respond,
+    Reviewer,
+    RuleResult,
+    RuleVerdict,
+    digest_of,
+)
+from llama_index_hitl.questions import Question, Resolution, ask, request_for
+from llama_index_hitl.rules import evaluate
+
+
+class ToolResponse(BaseModel):
+    """What a person gives in place of a tool's result.
+
+    Attributes:
+        result: What the agent shall take for the result.
+    """
+
+    result: str = Field(json_schema_extra={"format": "textarea"})
+
+
+class GuardedTool(FunctionTool):
+    """A tool that runs only when it is let; made by `require_approval`.
+
+    It has the name, description and schema of the tool that it guards, so a model cannot tell them
+    apart. It needs the context of a step: in LlamaIndex's agents that is given, in a step of your
+    own call `await tool.acall(ctx=ctx, **arguments)`.
+
+    Args:
+        tool: The tool to guard.
+        guard: How.
+
+    Raises:
+        ToolError: It cannot be guarded so.
+    """
+
+    def __init__(self, tool: BaseTool, guard: Guard) -> None:
+        self.guarded = tool
+        self.guard = guard
+        self._allowed = checked(tool, guard)
+        may_respond = DecisionKind.RESPOND in self._allowed
+        self.answer_models = AnswerModels(
+            subject=schema_of(tool.metadata), response=ToolResponse if may_respond else None
+        )
+        super().__init__(async_fn=_as_function(self), metadata=tool.metadata)
+
+    def call(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: whoever waits for a person must not hold up a thread.
+
+        Raises:
+            ToolError: Always.
+        """
+        raise ToolError(
+            f"{self.metadata.name} needs approval, so it cannot be called synchronously. Await "
+            "its acall(ctx=...) in a step, or give it to an agent."
+        )
+
+    async def acall(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        """Ask whether the tool may be called, and call it if so.
+
+        Args:
+            *args: None: arguments are given by name.
+            **kwargs: The tool's arguments, and `ctx`, the context of the step.
+
+        Returns:
+            What the tool gave, or why it was not called, as the model shall read it.
+
+        Raises:
+            ToolError: It is called with arguments without names, or without a context.
+        """
+        ctx = kwargs.pop(CONTEXT, None)
+        if args or not isinstance(ctx, Context):
+            raise ToolError(
+                f"{self.metadata.name} needs approval: call it in a step of a workflow, as "
+                "acall(ctx=ctx, ...), with its arguments by name. An agent does so by itself."
+            )
+        try:
+            return await self._guarded(ctx, kwargs)
+        except HitlError as error:
+            # An agent would tell the model, which can do nothing about it.
+            fail_step(error)
+
+    async def _guarded(self, ctx: Context[Any], raw: dict[str, Any]) -> ToolOutput:
+        name = self.metadata.get_name()
+        try:
+            arguments = Arguments.read(self.metadata, raw)
+        except InvalidArguments as error:
+            return _outputs.invalid(name, raw, str(error))
+        digest = digest_of(arguments.data)
+        place = state_of_run(Places).next(f"{name}:{digest[:16]}")
+        done = recalled(ctx, f"{place}:done")
+        if done is not None:
+            return _outputs.load(done)
+        case = await self._case(ctx, place, arguments)
+        if (rejected := await times_rejected(ctx, name, digest)) >= self.guard.max_rejections:
+            raise RejectedTooOften(name, rejected)
+        output = await self._settled(ctx, place, case, arguments)
+        remembered_from_now_on(ctx, f"{place}:done", _outputs.dump(output))
+        return output
+
+    # ----------------------------------------------------------------- what is asked
+
+    async def _case(self, ctx: Context[Any], place: str, arguments: Arguments) -> Case:
+        """Return what there is to know of a call; drawn up once, and kept while the step waits."""
+        kept = recalled(ctx, f"{place}:case")
+        if kept is not None:
+            return Case.model_validate(kept)
+        case = await draw_up(ctx, self.metadata, self.guard, arguments)
+        remembered_from_now_on(ctx, f"{place}:case", case.model_dump(mode="json"))
+        return case
+
+    def _question(self, case: Case, arguments: Arguments) -> Question:
+        offer = GrantOffer(
+            tool=self.metadata.get_name(), agent=case.agent, version=version_of(self.metadata)
+        )
+        return Question(
+            title=case.title,
+            body=case.body,
+            subject=arguments.model,
+            response=self.answer_models.response,
+            decisions=self._allowed,
+            reviewers=case.reviewers,
+            barred=case.barred,
+            evidence=case.evidence,
+            requester=case.requester,
+            priority=case.priority,
+            tags=case.tags,
+            rule=case.rule,
+            grantable=offer if case.grantable else None,
+        )
+
+    # ----------------------------------------------------------------- who decides
+
+    async def _settled(
+        self, ctx: Context[Any], place: str, case: Case, arguments: Arguments
+    ) -> ToolOutput:
+        """Let rules, grants and people decide, in this order, and do what follows."""
+        question = self._question(case, arguments)
+        key = f"call-{digest_of([run_id_of(ctx), place])[:24]}"
+        rule = case.rule
+        if rule is None or rule.verdict is RuleVerdict.ASK:
+            rule = await self._granted(ctx, place, case, arguments, key)
+        if rule is None:
+            return await self._asked(ctx, question, place, arguments)
+        if recalled(ctx, f"{place}:told") is None:
+            remembered_from_now_on(ctx, f"{place}:told", {})
+            _tell(ctx, question, rule, key)
+        if rule.verdict is RuleVerdict.REJECT:
+            return _outputs.rejected(
+                self.metadata.get_name(), arguments, f"the rule {rule.rule!r}", rule.reason
+            )
+        return await self._called(ctx, question, arguments, key)
+
+    async def _granted(
+        self, ctx: Context[Any], place: str, case: Case, arguments: Arguments, key: str
+    ) -> RuleResult | None:
+        """Return the verdict of a grant that covers the call; None: a person has to be asked.
+
+        Once a person is asked, nobody else decides: not a grant either that comes meanwhile.
+        """
+        book = present_book() if case.grantable else None
+        if book is None or recalled(ctx, f"{place}:asked") is not None:
+            return None
+        call = GuardedCall(
+            tool=self.metadata.get_name(),
+            version=version_of(self.metadata),
+            agent=case.agent,
+            arguments=arguments.data,
+        )
+        grant = await book.use(call, key=key)
+        if grant is None:
+            remembered_from_now_on(ctx, f"{place}:asked", {})
+            return None
+        reason = f"{grant.owner} has allowed such calls at {grant.granted_at.isoformat()}."
+        return RuleResult(
+            verdict=RuleVerdict.APPROVE, rule=f"grant:{grant.grant_id}", reason=reason
+        )
+
+    async def _asked(
+        self, ctx: Context[Any], question: Question, place: str, arguments: Arguments
+    ) -> ToolOutput:
+        resolution: Resolution = await ask(ctx, question, key=place)
+        name, key = self.metadata.get_name(), resolution.effect_key
+        match resolution.decision:
+            case Approve():
+                return await self._called(ctx, question, arguments, key)
+            case Edit():
+                after = arguments.edited(resolution.subject)
+                if (refusal := self._refusal(after)) is not None:
+                    if recalled(ctx, f"{place}:told") is None:
+                        remembered_from_now_on(ctx, f"{place}:told", {})
+                        _tell(ctx, replace(question, subject=after.model), refusal, f"{key}-edited")
+                    by = f"the rule {refusal.rule!r}, after a person had changed it,"
+                    return _outputs.rejected(name, after, by, refusal.reason)
+                output = await self._called(ctx, question, after, key)
+                return _outputs.with_edit(output, arguments, after)
+            case Respond() as response:
+                return _outputs.responded(name, arguments, response)
+            case decision:
+                return _outputs.rejected(name, arguments, "a person", decision.comment)
+
+    def _refusal(self, arguments: Arguments) -> RuleResult | None:
+        """Return why the rules refuse what a person has made of a call; None: they do not."""
+        if self.guard.when is None:
+            return None
+        result = evaluate(self.guard.when, arguments.model)
+        return result if result.verdict is RuleVerdict.REJECT else None
+
+    # ----------------------------------------------------------------- the call
+
+    async def _called(
+        self, ctx: Context[Any], question: Question, arguments: Arguments, key: str
+    ) -> ToolOutput:
+        """Call the tool, once for each key, and return what it gave, or what it raised.
+
+        A call that was cut off is in doubt; the same people are asked about it.
+        """
+        doubt = replace(
+            question,
+            title=f"May {self.metadata.name} be called again?",
+            subject=arguments.model,
+            rule=None,
+            grantable=None,
+        )
+
+        async def effect() -> JsonObject | None:
+            try:
+                output = await self._call(ctx, arguments)
+            except (WAITS, EffectInDoubt):
+                raise
+            except Exception as error:  # noqa: BLE001 - the model is told, as by any agent
+                output = _outputs.failed(self.metadata.get_name(), arguments, error)
+            return _outputs.dump(_outputs.storable(output, arguments))
+
+        result = await once(
+            key,
+            effect,
+            on_doubt=self.guard.on_doubt,
+            ctx=ctx,
+            question=doubt,
+            not_done=(WAITS,),
+            note=_outputs.note_on,
+        )
+        name = self.metadata.get_name()
+        if result is None:
+            # Somebody has said to go on as if an interrupted call had happened.
+            return _outputs.presumed_done(name, arguments)
+        return _outputs.settled(name, arguments, result)
+
+    async def _call(self, ctx: Context[Any], arguments: Arguments) -> ToolOutput:
+        given = arguments.for_call()
+        tool = self.guarded
+        if isinstance(tool, FunctionTool) and tool.requires_context:
+            given[cast("str", tool.ctx_param_name)] = ctx
+        return await adapt_to_async_tool(tool).acall(**given)
+
+
+def _tell(ctx: Context[Any], question: Question, rule: RuleResult, key: str) -> None:
+    """Put on record that a rule, or a grant, has decided in place of a person."""
+    workflow = workflow_of(ctx)
+    own: Clock | None = getattr(workflow, "clock", None)
+    now = (own or present_clock())()
+    asked = replace(question, rule=rule, grantable=None)
+    request = request_for(ctx, asked, request_id=key, at=now)
+    approves = rule.verdict is RuleVerdict.APPROVE
+    answer = Answer.to(
+        request,
+        Approve(comment=rule.reason) if approves else Reject(comment=rule.reason),
+        by=Reviewer(id=f"rule:{rule.rule}", kind="rule"),
+        at=now,
+        channel="rule",
+    )
+    record = decide_without_person(open_record(request), answer)
+    ctx.write_event_to_stream(ReviewUpdatedEvent(record=record))
+
+
+def _as_function(tool: GuardedTool) -> Callable[..., Awaitable[str]]:
+    """Return a guarded tool as a function that says what its arguments are.
+
+    `CodeActAgent(code_execute_fn=guarded.async_fn)` takes functions only.
+    """
+
+    async def call(**arguments: Any) -> str:
+        return (await tool.acall(**arguments)).content
+
+    context = inspect.Parameter(CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=Context)
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=field.annotation,
+            default=inspect.Parameter.empty if field.is_required() else field.get_default(),
+        )
+        for name, field in schema_of(tool.guarded.metadata).model_fields.items()
+    ]
+    call.__name__ = tool.guarded.metadata.get_name()
+    call.__doc__ = tool.guarded.metadata.description
+    call.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
+    return call

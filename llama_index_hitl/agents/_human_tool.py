@@ -1,0 +1,107 @@
+"""A tool by which an agent asks a person a question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.tools.function_tool import FunctionTool
+from pydantic import BaseModel, Field, create_model
+from workflows import Context
+
+from llama_index_hitl._models_of_code import AnswerModels
+from llama_index_hitl._upstream import fail_step, workflow_of
+from llama_index_hitl.agents._conversation import agent_of, conversation_of
+from llama_index_hitl.errors import HitlError, ToolError
+from llama_index_hitl.models import Priority, Respond
+from llama_index_hitl.questions import Question, ask
+from llama_index_hitl.rendering import text_of
+
+_DESCRIPTION = (
+    "Ask a person when you need something that only a person can tell or decide. Ask one clear "
+    "question; the answer may take days."
+)
+_LONGEST_TITLE = 200
+
+
+class HumanAnswer(BaseModel):
+    """What a person says to an agent's question.
+
+    Attributes:
+        answer: Their words.
+    """
+
+    answer: str = Field(json_schema_extra={"format": "textarea"})
+
+
+def human_tool(
+    *,
+    name: str = "ask_a_person",
+    description: str = _DESCRIPTION,
+    response: type[BaseModel] = HumanAnswer,
+    reviewers: Sequence[str] | str = (),
+    priority: Priority = "normal",
+    tags: Sequence[str] = (),
+    conversation: int = 6,
+) -> FunctionTool:
+    """Return a tool by which an agent asks a person a question, with a form for the answer.
+
+    The agent gets what the person filled in, as JSON, or the words alone of the default form. A
+    person may also decline; the agent is told so. What a person says is an answer, never consent:
+    no guarded tool takes it for an approval.
+
+    Args:
+        name: Name of the tool.
+        description: What the model is told about when to ask.
+        response: Pydantic model of the answer: the form that the person fills in.
+        reviewers: Ids and `role:...` entries; empty: anyone whom the channel lets in.
+        priority: How urgent it is.
+        tags: Words to find it by.
+        conversation: How many of the last messages the person sees; 0: none.
+
+    Raises:
+        ToolError: `response` is no pydantic model.
+    """
+    form: object = response
+    if not (isinstance(form, type) and issubclass(form, BaseModel)):
+        raise ToolError(f"response= needs a pydantic model, not {form!r:.100}.")
+
+    async def asked(ctx: Context[Any], question: str) -> str:
+        agent = await agent_of(ctx)
+        asker = workflow_of(ctx).workflow_name if agent is None else agent.name
+        first = " ".join(question.split())
+        cut = first if len(first) <= _LONGEST_TITLE else f"{first[:_LONGEST_TITLE]}…"
+        try:
+            resolution = await ask(
+                ctx,
+                Question(
+                    title=f"{asker} asks: {cut}",
+                    body=question,
+                    response=response,
+                    decisions=("respond", "reject"),
+                    reviewers=reviewers,
+                    evidence=await conversation_of(ctx, agent, conversation),
+                    priority=priority,
+                    tags=tags,
+                ),
+                key=name,
+            )
+        except HitlError as error:
+            # An agent would tell the model, which can do nothing about it.
+            fail_step(error)
+        decision = resolution.decision
+        if not isinstance(decision, Respond):
+            why = f" They said: {decision.comment}" if decision.comment else ""
+            return f"The person declined to answer.{why} Do not ask this again."
+        if isinstance(resolution.response, HumanAnswer):
+            return resolution.response.answer
+        return text_of(decision.response)
+
+    # Not resolved from text: what LlamaIndex looks for is the class itself.
+    asked.__annotations__ = {"ctx": Context, "question": str, "return": str}
+    schema = create_model(name, question=(str, Field(description="One clear question.")))
+    tool = FunctionTool.from_defaults(
+        async_fn=asked, name=name, description=description, fn_schema=schema
+    )
+    tool.answer_models = AnswerModels(response=response)  # type: ignore[attr-defined]
+    return tool
