@@ -12,6 +12,7 @@ from workflows import Context, Workflow
 from workflows.events import Event, HumanResponseEvent, StopEvent
 
 from llama_index_hitl._ledger import ClosedReview, Ledger, Memory, OpenReview, remembered
+from llama_index_hitl._origin import check_can_wait
 from llama_index_hitl._proposals import (
     ProposalStore,
     data_of,
@@ -21,7 +22,7 @@ from llama_index_hitl._proposals import (
     subject_in,
 )
 from llama_index_hitl._requests import FEEDBACK_LIMIT, RequestMaker, again, shown
-from llama_index_hitl._upstream import state_of_run, steps_accepting, warn_of_timeout
+from llama_index_hitl._upstream import is_waited_for, state_of_run, steps_accepting
 from llama_index_hitl.clock import Clock, present_clock
 from llama_index_hitl.errors import (
     AlreadyAnswered,
@@ -135,7 +136,6 @@ class Gatekeeper:
 
     async def _review(self, memory: Memory, event: Event) -> Event:
         """Ask about a new subject, or let the rules decide."""
-        warn_of_timeout(self._workflow)
         proposal, subject_field = proposal_in(event, self._gate.subject)
         thread = self._thread_of(proposal)
         older = self._older(memory, proposal, thread)
@@ -168,6 +168,7 @@ class Gatekeeper:
         later, _ = pass_time(record, self._now)
         if later.status is not RequestStatus.OPEN:
             return self._finish(memory, review, later)
+        check_can_wait(self._ctx)
         memory.ledger = memory.ledger.with_open(review)
         return ReviewRequestEvent(request=record.request)
 
@@ -285,9 +286,14 @@ class Gatekeeper:
         That is the gate that has asked, whatever name the id begins with: the gate may have been
         renamed since. Of an id that no gate knows the last one to see it says so.
         """
-        name = str(getattr(event, "request_id", None)).rpartition("-")[0]
-        if not known and name == INLINE_GATE and isinstance(event, ReviewResponseEvent):
-            return False  # the question takes its answers itself
+        request_id = str(getattr(event, "request_id", None))
+        inline = request_id.rpartition("-")[0] == INLINE_GATE
+        if (
+            not known
+            and isinstance(event, ReviewResponseEvent)
+            and (inline or is_waited_for(self._ctx, request_id))
+        ):
+            return False  # a step waits with the question, and takes its answers itself
         gates = self._gate.siblings(self._workflow)
         seen = state_of_run(_Unclaimed)
         return seen.is_unclaimed(event, self._gate.name, gates, known=known) or known

@@ -12,6 +12,10 @@ rule that does not match.
         sample(0.05, salt="2025-spot-checks"),
         otherwise=never(),
     )
+
+A rule that is new is tried out first: `shadow` puts it on record what it would have said while
+people are asked all the same, and `spot_check` picks some of what it approves for people to look at
+afterwards.
 """
 
 from __future__ import annotations
@@ -40,6 +44,12 @@ Plain: TypeAlias = str | int | float | Decimal | bool | Enum | None
 
 NAME_LIMIT = 150
 """Longest name of a rule, in characters: it becomes part of the id of who decided."""
+
+SHADOW_TAG = "shadow"
+"""Tag of requests with a rule on trial: what it would have said stands in `request.rule.shadow`."""
+
+SPOT_CHECK_TAG = "spot-check"
+"""Tag of requests that a rule approved and that were picked to be looked at by a person later."""
 
 _REASON_LIMIT = 1_000
 _SHOWN_LIMIT = 80
@@ -364,19 +374,25 @@ def sample(share: float, *, salt: str, then: Verdict = ASK) -> Rule:
         >>> evaluate(sample(1, salt="2025"), {"amount": 5}).reason
         'picked for a spot check of 100%'
     """
+    picks = _picker(share, salt)
+    percent = f"{float(share) * 100:g}%"
+
+    def matches(subject: Any) -> str | None:
+        return f"picked for a spot check of {percent}" if picks(subject) else None
+
+    return _rule_of(f"sample of {share}", matches, then)
+
+
+def _picker(share: float, salt: str) -> Callable[[Any], bool]:
+    """Return what tells whether a subject belongs to a share of all."""
     if not 0 <= _number("the share", share) <= 1:
         raise ValueError(f"the share must be from 0 to 1, not {share}")
     if not isinstance(salt, str):
         raise TypeError(f"the salt must be a string, not {_shown(salt)}")
     if not salt.strip():
         raise ValueError("the salt must not be blank")
-    limit, percent = int(share * _SAMPLES), f"{float(share) * 100:g}%"
-
-    def matches(subject: Any) -> str | None:
-        drawn = int(digest_of([salt, _jsonable(subject)])[:_SAMPLE_DIGITS], 16)
-        return f"picked for a spot check of {percent}" if drawn < limit else None
-
-    return _rule_of(f"sample of {share}", matches, then)
+    limit = int(share * _SAMPLES)
+    return lambda subject: int(digest_of([salt, _jsonable(subject)])[:_SAMPLE_DIGITS], 16) < limit
 
 
 _SAMPLE_DIGITS = 13  # hexadecimal: 52 bits, which a float holds exactly
@@ -420,7 +436,8 @@ def first_match(*rules: Rule, otherwise: Rule | None = None) -> Rule:
     """Let the first rule that matches decide.
 
     A rule that raises decides as well, and what it decides is *ask*: none of the rules after it
-    could know what it would have said.
+    could know what it would have said. A rule on trial (`shadow`) is asked in its place and decides
+    nothing: what comes of it is what would come of the other rules alone.
 
     Args:
         *rules: The rules, in order; at least one.
@@ -441,11 +458,145 @@ def first_match(*rules: Rule, otherwise: Rule | None = None) -> Rule:
     name = "first match"
 
     def decide(subject: Any) -> RuleResult:
-        results = (_attempt(one, subject) for one in ordered)
+        on_trial, said = False, None  # whether a rule on trial was asked, what the first one said
         # Within another first_match as well: rules that are put in order always come to a result.
-        return next((result for result in results if result is not None), _no_match(name))
+        decided = _no_match(name)
+        for one in ordered:
+            if isinstance(one, _Trial):
+                on_trial = True
+                said = said or _attempt(one.tried, subject)
+            elif (result := _attempt(one, subject)) is not None:
+                decided = result
+                break
+        return _with_trial(decided, said) if on_trial else decided
 
     return Rule(name, decide)
+
+
+# --------------------------------------------------------------------------- rules that are new
+
+
+@dataclass(frozen=True)
+class _Trial(Rule):
+    """A rule on trial, by itself: it asks."""
+
+    tried: Rule
+
+
+def shadow(rule: Rule) -> Rule:
+    """Put a rule on trial: it is asked, and what it says is put on record and changes nothing.
+
+    By itself a rule on trial always says *ask*. Among the rules of a `first_match` it is passed
+    over, as if it were not there: the other rules decide. Either way the result holds in `shadow`
+    what would have been said if the rule were not on trial, and its reason says so in words.
+    Whether people agree with it is what `replay.shadow_report` tells.
+
+    A rule that raises would have said *ask*, as always; so would one by itself that does not match.
+    In a `first_match` one that does not match would have left the decision to the others. Of
+    several rules on trial the first one that matches counts.
+
+    A rule on trial sees the subject itself, not a copy: like any rule it must not change it.
+
+    Args:
+        rule: The rule, or a whole `first_match`.
+
+    Returns:
+        A rule with the same name. Of a rule that is on trial already: that rule.
+
+    Raises:
+        TypeError: `rule` is not a `Rule`.
+
+    Example:
+        >>> tried = shadow(threshold("amount", at_most=100, then="approve"))
+        >>> result = evaluate(first_match(tried, otherwise=always()), {"amount": 50})
+        >>> (result.verdict.value, result.shadow.value)
+        ('ask', 'approve')
+    """
+    tried = _checked(rule)
+    if isinstance(tried, _Trial):
+        return tried
+
+    def body(subject: Any) -> RuleResult:
+        said = evaluate(tried, subject)
+        return RuleResult(
+            verdict=ASK, rule=said.rule, reason=_storable(_on_trial(said)), shadow=said.verdict
+        )
+
+    return _Trial(tried.name, body, tried)
+
+
+def _on_trial(said: RuleResult) -> str:
+    return f"on trial, would have said {said.verdict}: {said.reason}"
+
+
+def _with_trial(decided: RuleResult, said: RuleResult | None) -> RuleResult:
+    """Put what rules on trial would have made of it beside what was decided without them.
+
+    Args:
+        decided: What was decided.
+        said: What the first of them that matched has said; None: none did.
+    """
+    if said is None:
+        # Another one that decided may have had rules on trial of its own.
+        return decided.model_copy(update={"shadow": decided.shadow or decided.verdict})
+    words = f"{decided.reason}; {said.rule} {_on_trial(said)}"
+    return decided.model_copy(update={"shadow": said.verdict, "reason": _storable(words)})
+
+
+def spot_check(rule: Rule, share: float, *, salt: str) -> Rule:
+    """Pick a share of what a rule approves, for people to look at afterwards.
+
+    The approval stands, nobody waits. `Runner.spot_checks` lists what was picked, takes what people
+    find, and tells how often the rule is wrong. Which ones are picked is told by the subject and
+    the salt, as for `sample`; keep the salt from those who are checked.
+
+    Args:
+        rule: The rule, or a whole `first_match`.
+        share: Share to pick, from 0 (none) to 1 (all).
+        salt: Any words, not blank; another salt picks others.
+
+    Returns:
+        A rule that says what `rule` says, and marks what is picked. Evaluated on a subject that is
+        approved and cannot be written as JSON, it raises: what can never be checked is not
+        approved. A rule on trial approves nothing and is returned as it is.
+
+    Raises:
+        TypeError: `rule` is not a `Rule`, the share is not a number, or the salt is not a string.
+        ValueError: The share is out of range, or the salt is blank.
+
+    Example:
+        >>> evaluate(spot_check(never(), 1, salt="2025"), {"amount": 5}).spot_check
+        True
+    """
+    checked, picks = _checked(rule), _picker(share, salt)
+    if isinstance(checked, _Trial):
+        return checked
+
+    def body(subject: Any) -> RuleResult | None:
+        result = _attempt(checked, subject)
+        if result is None or result.verdict is not APPROVE or not picks(subject):
+            return result
+        return result.model_copy(update={"spot_check": True})
+
+    return Rule(checked.name, body)
+
+
+def tags_of(result: RuleResult | None) -> tuple[str, ...]:
+    """Return the tags that let a request be found by what rules said about it.
+
+    Args:
+        result: What they said; None: there are no rules.
+
+    Returns:
+        `shadow` where a rule was on trial, `spot-check` where it was approved and picked.
+    """
+    if result is None:
+        return ()
+    picked = result.spot_check and result.verdict is APPROVE
+    return (
+        *((SHADOW_TAG,) if result.shadow is not None else ()),
+        *((SPOT_CHECK_TAG,) if picked else ()),
+    )
 
 
 # --------------------------------------------------------------------------- how rules are made

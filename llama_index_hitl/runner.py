@@ -27,6 +27,7 @@ from llama_index_hitl import _entries
 from llama_index_hitl._advance import Advancer
 from llama_index_hitl._drive import Watch
 from llama_index_hitl._entries import Redact
+from llama_index_hitl._grant_desk import GrantDesk
 from llama_index_hitl._outbox import Outbox
 from llama_index_hitl._submit import Receipt, Submission, Submitter, persistently
 from llama_index_hitl.audit import AuditKind, AuditRow
@@ -50,8 +51,11 @@ from llama_index_hitl.lifecycle import Command, close
 from llama_index_hitl.migrations import Migration
 from llama_index_hitl.models import (
     ROLE_PREFIX,
+    Approve,
     Decision,
+    Edit,
     Priority,
+    Respond,
     Reviewer,
     ReviewRecord,
     ReviewRequest,
@@ -59,6 +63,7 @@ from llama_index_hitl.models import (
 )
 from llama_index_hitl.notifiers import Notifier, deliver
 from llama_index_hitl.policies import why_not_allowed
+from llama_index_hitl.spot_checks import SpotChecks
 from llama_index_hitl.stores.protocol import (
     Commit,
     Effect,
@@ -128,6 +133,11 @@ class Runner:
             is renewed while a run is at work, however long that takes.
         watch: Is shown each event on the stream of a run while it is advanced here, with the run's
             id.
+
+    Attributes:
+        store: Where runs wait.
+        spot_checks: What rules approved and picked to be looked at by people later.
+        grants: The standing approvals: list, give and revoke them here.
     """
 
     def __init__(
@@ -150,6 +160,8 @@ class Runner:
         self._clock = clock
         self._outbox = Outbox(store, keeps=notifiers is not None, redact=redact)
         self._submitter = Submitter(store, self._outbox)
+        self.spot_checks = SpotChecks(store, self._outbox, authorizer=self._authorizer, clock=clock)
+        self.grants = GrantDesk(store, self._outbox, authorizer=self._authorizer, clock=clock)
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._advancers = {
             name: Advancer(
@@ -559,13 +571,23 @@ class Runner:
         at = self._clock()
         try:
             person = await self._vouched(by, Action.ANSWER, stored.run_id, stored.record.request)
-            for advancer in self._advancers.values():
-                advancer.check(stored.record.request, submission.decision)
+            if isinstance(submission.decision, Approve) and submission.decision.grant is not None:
+                await self._vouched(person, Action.GRANT, stored.run_id, stored.record.request)
+            await self._check_with_code(stored, submission.decision)
         except AnswerRefused as error:
             name = by if isinstance(by, str) else by.id
             await self._submitter.refused(stored, error, by=name, channel=channel, at=at)
             raise
         return await self._submitter.answer(stored, submission, by=person, channel=channel, at=at)
+
+    async def _check_with_code(self, stored: StoredRequest, decision: Decision) -> None:
+        """Refuse what the code that has asked would refuse, if this runner was given it."""
+        if not isinstance(decision, Edit | Respond):
+            return
+        run = await self.store.run(stored.run_id)  # several agents have the same name for requests
+        advancer = None if run is None else self._advancers.get(run.workflow)
+        if advancer is not None:
+            advancer.check(stored.record.request, decision)
 
     async def withdraw(self, request_id: str, *, by: Reviewer | str, reason: str = "") -> None:
         """Close a request without a decision; the run goes on as after a rejection.

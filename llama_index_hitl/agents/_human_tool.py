@@ -9,6 +9,7 @@ from llama_index.core.tools.function_tool import FunctionTool
 from pydantic import BaseModel, Field, create_model
 from workflows import Context
 
+from llama_index_hitl._models_of_code import AnswerModels
 from llama_index_hitl._upstream import fail_step, workflow_of
 from llama_index_hitl.agents._conversation import agent_of, conversation_of
 from llama_index_hitl.errors import HitlError, ToolError
@@ -99,6 +100,8 @@ def human_tool(
     # Not resolved from text: what LlamaIndex looks for is the class itself.
     asked.__annotations__ = {"ctx": Context, "question": str, "return": str}
     schema = create_model(name, question=(str, Field(description="One clear question.")))
-    return FunctionTool.from_defaults(
+    tool = FunctionTool.from_defaults(
         async_fn=asked, name=name, description=description, fn_schema=schema
     )
+    tool.answer_models = AnswerModels(response=response)  # type: ignore[attr-defined]
+    return tool
