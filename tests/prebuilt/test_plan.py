@@ -194,7 +194,12 @@ def test_an_action_type_that_cannot_work_is_refused_when_the_class_is_made():
     class Fillable(BaseModel):
         confirmation: str | None = None
 
-    for wrong, words in ((int, "pydantic models"), (Fillable, "make it a method")):
+    wrong_types = {
+        int: "pydantic models",
+        Fillable: "make it a method",
+        Look | Computed: "Literal.*: Look, Computed",
+    }
+    for wrong, words in wrong_types.items():
         with pytest.raises(GateError, match=words):
             type("Wrong", (ActionPlan,), {"action": wrong})
 
@@ -629,6 +634,7 @@ async def test_an_empty_plan_ends_at_once_and_says_so(start_here):
 UNUSABLE = {
     "an unknown kind": {"actions": [{"kind": "steal", "amount": 5}]},
     "an invalid amount": planned(-5),
+    "an invalid amount of no kind": {"actions": [{"amount": -5}]},
     "too many": planned(*[1] * 10_000),
     "no plan": {"steps": []},
 }
