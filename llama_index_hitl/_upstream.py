@@ -201,7 +201,15 @@ def fail_step(error: Exception) -> NoReturn:
     Args:
         error: What the step, and unless it is retried the run, fails with.
     """
-    raise WaitingForEvent(cast("Any", StepWorkerFailed(exception=error, failed_at=time.time())))
+    raise _StepFails(error) from error
+
+
+class _StepFails(WaitingForEvent[Any]):
+    """What is raised in a step to fail it, and passes wherever a wait passes."""
+
+    def __init__(self, error: Exception) -> None:
+        Exception.__init__(self, str(error))  # upstream's own would describe a wait
+        self.add = cast("Any", StepWorkerFailed(exception=error, failed_at=time.time()))
 
 
 WAITS = WaitingForEvent

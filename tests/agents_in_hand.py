@@ -1,4 +1,4 @@
-"""Agents whose runs are paused, answered and resumed by hand; shared by the tests of guarded tools."""
+"""Agents whose runs are answered, paused and resumed by hand; for tests of guarded tools."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,11 +15,8 @@ from llama_index_hitl import (
     Answer,
     Approve,
     Edit,
-
     ReviewRequest,
     ReviewResponseEvent,
-
-
 )
 from llama_index_hitl._upstream import let_arrive, streamed, until_idle
 from llama_index_hitl.models import Decision
