@@ -287,12 +287,9 @@ class Gatekeeper:
         renamed since. Of an id that no gate knows the last one to see it says so.
         """
         request_id = str(getattr(event, "request_id", None))
-        inline = request_id.rpartition("-")[0] == INLINE_GATE
-        if (
-            not known
-            and isinstance(event, ReviewResponseEvent)
-            and (inline or is_waited_for(self._ctx, request_id))
-        ):
+        name = request_id.rpartition("-")[0]
+        inline = name == INLINE_GATE and isinstance(event, ReviewResponseEvent)
+        if not known and (inline or is_waited_for(self._ctx, request_id)):
             return False  # a step waits with the question, and takes its answers itself
         gates = self._gate.siblings(self._workflow)
         seen = state_of_run(_Unclaimed)

@@ -154,7 +154,7 @@ def wait_too(
     event_type: type[Event],
     waiter_id: str,
     requirements: dict[str, Any],
-    question: Event,
+    question: Event | None,
 ) -> AddWaiter[Any]:
     """Let a call of a step wait for one more event, if it ends waiting.
 
@@ -379,11 +379,16 @@ def _idle_state(handler: WorkflowHandler, queues: AsyncioAdapterQueues) -> Broke
     log. Only then is it worth the while to rebuild the state. A restored run that has nothing to do
     has only begun.
     """
-    checked = queues.ticks and isinstance(queues.ticks[-1], TickIdleCheck | TickSessionStart)
-    if not checked or not queues.receive_queue.empty():
+    begun = queues.ticks and isinstance(queues.ticks[-1], TickSessionStart)
+    if not (begun or _has_checked(queues)) or not queues.receive_queue.empty():
         return None
     state = rebuild_state_from_ticks(queues.init_state, queues.ticks, run_id=queues.run_id)
     return state if _check_idle_state(state) else None
+
+
+def _has_checked(queues: AsyncioAdapterQueues) -> bool:
+    """Tell whether the last thing that a run did was to find that nothing in it was at work."""
+    return bool(queues.ticks) and isinstance(queues.ticks[-1], TickIdleCheck)
 
 
 def serialized(
@@ -415,6 +420,9 @@ async def stop(handler: WorkflowHandler) -> None:
     """End a run where it is, without a trace in its log; whoever streams it sees a cancellation."""
     queues = _queues_of(handler)
     ending = (queues.complete, handler._result_task)
+    if not queues.complete.done() and not _has_checked(queues):
+        # A run whose task is cancelled before any step has ended forgets to cancel those at work.
+        await handler.cancel_run()
     for task in ending:
         task.cancel()
     queues.publish_queue.put_nowait(WorkflowCancelledEvent())

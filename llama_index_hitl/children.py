@@ -28,6 +28,7 @@ from llama_index_hitl._codec import serializer_for
 from llama_index_hitl._heard import Heard, stand_aside
 from llama_index_hitl._ledger import keep_newest, newest
 from llama_index_hitl._origin import Origin, check_can_wait, origin_of, starting_from
+from llama_index_hitl._plain import EVENT_GATE, WAIT_GATE
 from llama_index_hitl._upstream import (
     Execution,
     end_waiting,
@@ -54,16 +55,26 @@ from llama_index_hitl.errors import (
     UnserializableState,
 )
 from llama_index_hitl.events import (
+    ReviewDeadlineEvent,
     ReviewRefusedEvent,
     ReviewRequestEvent,
     ReviewResponseEvent,
     ReviewUpdatedEvent,
+    ReviewWithdrawEvent,
     Told,
 )
 from llama_index_hitl.forms import check_decision
 from llama_index_hitl.lifecycle import take_answer
-from llama_index_hitl.models import RequestStatus, ReviewRecord, digest_of
+from llama_index_hitl.models import (
+    INLINE_GATE,
+    RequestStatus,
+    ReviewRecord,
+    ReviewRequest,
+    digest_of,
+)
 from llama_index_hitl.snapshots import OpenRequest, PausedRun, fit, restore, snapshot
+
+_ANSWER = ReviewResponseEvent
 
 _ID_LIMIT = 180
 """Characters of the outermost run's id that the ids of runs within it begin with."""
@@ -131,8 +142,8 @@ async def run_child(
                 await child.advance(ctx, workflow, execution, heard, inputs)
     finally:
         child.keep(ctx, execution)
-    for request_id in child.waited:
-        forget_waiter(execution, request_id)
+    for waiter_id in child.waited:
+        forget_waiter(execution, waiter_id)
     return child.result(workflow)
 
 
@@ -156,7 +167,7 @@ class _Child:
     Attributes:
         place: Names it within the outer run.
         ended: Whether it has a result.
-        waited: Ids of the requests that the step has waited with on its behalf.
+        waited: Ids of the waiters that the step has had on its behalf.
     """
 
     def __init__(self, place: str) -> None:
@@ -198,7 +209,7 @@ class _Child:
 
     def _wait_as(self, paused: PausedRun) -> None:
         self._paused = paused
-        ids = (request.request_id for request in paused.requests)
+        ids = (waiter_id for asked in paused.requests for waiter_id in _waits_for(asked.request))
         self.waited = tuple(dict.fromkeys((*self.waited, *ids)))
         self._kept, self._is_kept = {"paused": paused.model_dump_json()}, False
 
@@ -232,10 +243,10 @@ class _Child:
             if self.ended:
                 return
             parent = origin_of(run_id_of(ctx))
-            step = f"{workflow_of(ctx).workflow_name}.{step_of(execution)}"
+            step = f"{_name_of(workflow_of(ctx))}.{step_of(execution)}"
             origin = Origin(parent.run_id, (*parent.path, step))
-            run_id = self._run_id(ctx, parent)
             if self._paused is None:
+                run_id = self._run_id(ctx, parent)
                 with sharing_effects(), starting_from(run_id, origin):
                     handler = workflow.run(run_id=run_id, **inputs)
                     await self._drive(ctx, workflow, handler)
@@ -246,7 +257,8 @@ class _Child:
             if accepted:
                 fitting = fit(workflow, self._paused)
                 refused: list[ReviewRefusedEvent] = []
-                with sharing_effects(), starting_from(run_id, origin):
+                # The outer run may have come by another id since, on another runtime.
+                with sharing_effects(), starting_from(self._paused.run_id, origin):
                     handler = restore(workflow, fitting, accepted, refused=refused)
                     await self._drive(ctx, workflow, handler)
                 for event in refused:
@@ -344,15 +356,30 @@ class _Child:
         assert self._paused is not None  # noqa: S101 - it has not ended
         check_can_wait(ctx)
         heard.rest(execution)
-        for request in self._paused.requests:
-            waiter = wait_too(
-                execution,
-                ReviewResponseEvent,
-                request.request_id,
-                {"request_id": request.request_id},
-                ReviewRequestEvent(request=request.request),
-            )
+        for asked in self._paused.requests:
+            request = asked.request
+            requirements = {"request_id": request.request_id}
+            for waiter_id, kind in _waits_for(request).items():
+                question = ReviewRequestEvent(request=request) if kind is _ANSWER else None
+                waiter = wait_too(execution, kind, waiter_id, requirements, question)
         end_waiting(waiter)
+
+
+def _waits_for(request: ReviewRequest) -> dict[str, type[Told]]:
+    """Return what can come for a request, by the id of the waiter for it."""
+    request_id = request.request_id
+    found: dict[str, type[Told]] = {request_id: _ANSWER}
+    if request.gate not in (INLINE_GATE, WAIT_GATE, EVENT_GATE):
+        found[f"{request_id}:withdraw"] = ReviewWithdrawEvent
+        if request.rungs:
+            found[f"{request_id}:deadline"] = ReviewDeadlineEvent
+    return found
+
+
+def _name_of(workflow: Workflow) -> str:
+    """Return what people call a workflow: of an agent its name, else that of the class."""
+    name = getattr(workflow, "name", None)
+    return name if isinstance(name, str) and name else type(workflow).__name__
 
 
 def _clock_of(workflow: Workflow) -> Clock:
