@@ -97,6 +97,22 @@ async def test_the_grant_and_its_use_are_on_record(store: Store) -> None:
     }
 
 
+async def test_what_must_not_be_on_record_is_left_out_there_too() -> None:
+    def without_amounts(kind: Any, data: Any) -> Any:
+        hidden = ("terms", "spent") if str(kind).startswith("grant") else ()
+        details = {k: v for k, v in data.get("details", {}).items() if k not in hidden}
+        return {**data, "details": details}
+
+    runner = runner_on(MemoryStore(), redact=without_amounts)
+    grant = await grant_by_answer(runner, in_total={"amount": 99})
+    await transfer(runner, "second", 49)
+    await runner.grants.revoke(grant.grant_id, by="ann", reason="enough")
+    entries = [r.entry for key in ("first", "second") for r in await runner.history(key)]
+    about = {e.kind: e.details for e in entries if e.kind.startswith("grant")}
+    assert set(about) == {"granted", "grant_used", "grant_revoked"}
+    assert not any(details.keys() & {"terms", "spent"} for details in about.values())
+
+
 async def test_the_same_answer_again_gives_no_second_grant(store: Store) -> None:
     runner = runner_on(store)
     await grant_by_answer(runner, uses=1)
