@@ -17,7 +17,7 @@ from llama_index_hitl import (
     ReviewRefusedEvent,
     ReviewWithdrawEvent,
 )
-from llama_index_hitl.errors import GateError
+from llama_index_hitl.errors import GateError, InvalidAnswer
 from llama_index_hitl.forms import fields_of, parse_answer
 from llama_index_hitl.models import DecisionKind, Reviewer
 from llama_index_hitl.prebuilt import (
@@ -762,6 +762,40 @@ async def test_a_workflow_keeps_a_state_of_its_own_beside_the_plan(start):
     await live.tell(question.answer(Approve(), by="erin"))
     assert shown(await live.result()) == ["500 done"]
     assert done == [("mine",)]
+
+
+async def test_a_choice_about_an_edited_plan_is_about_what_it_was_edited_to(start):
+    class Careful(Paying):
+        whole = Paying.whole.replace(second_person_for_edit=True)
+
+    done = []
+    live = start(lambda: Careful(llm=ScriptedLLM([planned(500, 600, 700)]), done=done), request="x")
+    (question,) = await live.open()
+    edit = changed(question, n1=80, n3=None, n4=90)
+    (second,) = asked(await live.tell(question.answer(edit, by="erin")))
+    assert list(second.request.response_schema["properties"])[::2] == [
+        "action_1",
+        "action_2",
+        "action_4",
+    ]
+    words = {"action_1": "approve", "action_2": "refuse", "action_4": "approve"}
+    await live.tell(second.answer(Respond(response=words), by="bob"))
+    result = await live.result()
+    assert [amount for amount, _ in done] == [80, 90]
+    assert shown(result) == ["80 done", "600 refused", "700 refused", "90 done"]
+    assert {report.decided_by for report in result.actions} == {("erin", "bob")}
+
+
+async def test_a_runner_refuses_an_edit_that_only_the_actions_model_knows_to_be_wrong():
+    for show, wrong in (
+        ("each", {"kind": "pay", "amount": "-1", "to": "Ann"}),
+        ("whole", {"actions": [{"number": 1, "action": {"kind": "pay", "amount": "-1"}}]}),
+    ):
+        runner = runner_on(MemoryStore(), paying=paying(500, show=show))
+        run = await runner.start("paying", request="x")
+        (record,) = await runner.pending(run_id=run.run_id)
+        with pytest.raises(InvalidAnswer, match="greater than 0"):
+            await runner.answer(record.request_id, Edit(subject=wrong), by="erin")
 
 
 def test_a_quorum_cannot_be_got_round_by_a_choice_of_actions():
