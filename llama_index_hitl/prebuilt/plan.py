@@ -419,7 +419,9 @@ def _typed(cls: type[ActionPlan], base: type[Any], **types: Any) -> type[Any]:
     made = create_model(
         base.__name__, __base__=base, __module__=cls.__module__, __doc__=base.__doc__, **fields
     )
+    # Found under its name: a runtime that pickles its events has to look it up.
     made.__qualname__ = f"{cls.__qualname__}.{base.__name__}"
+    setattr(cls, base.__name__, made)
     return made
 
 
