@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from durable import kinds
 from grants import NOON, Bank, asked, grant_by_answer, runner_on, transfer
+from workflows import Context, Workflow, step
+from workflows.events import Event, StartEvent, StopEvent
 
-from llama_index_hitl import Approve, Reject, Reviewer
+from llama_index_hitl import (
+    Approve,
+    Question,
+    Reject,
+    Reviewer,
+    ask,
+)
 from llama_index_hitl.audit import AuditKind, verify
 from llama_index_hitl.authorizers import Action
 from llama_index_hitl.errors import (
@@ -21,8 +30,8 @@ from llama_index_hitl.errors import (
     NotAllowed,
     UnknownGrant,
 )
-from llama_index_hitl.models import GrantTerms
-from llama_index_hitl.stores import GrantQuery, MemoryStore, Store
+from llama_index_hitl.models import GrantOffer, GrantTerms
+from llama_index_hitl.stores import Commit, GrantQuery, MemoryStore, Store
 from llama_index_hitl.testing import ManualClock
 from llama_index_hitl.testing.faults import Fault, FaultyStore, Point
 
@@ -400,3 +409,93 @@ async def test_grants_are_listed_in_pages_by_what_they_are_about(store: Store) -
     assert len(await runner.grants.list(agent="teller")) == 0
     assert len(await runner.grants.list(agent="", workflow="bank")) == 3
     assert len(await store.grants(GrantQuery(request_id="none"))) == 0
+
+
+# --------------------------------------------------------------------------- approvals that fail
+
+OFFER = GrantOffer(tool="transfer", agent="teller", version="v1")
+
+
+async def test_a_grant_goes_with_the_approval_that_the_workflow_refuses(store: Store) -> None:
+    runner = runner_on(store)
+    given = await grant_by_answer(runner, uses=9)
+    (message,) = await store.messages("first")
+    # As if the run had come to ask something else than what was approved.
+    stale = replace(message, payload={**message.payload, "digest": "of something else"})
+    await store.commit(Commit(applied=(message.message_id,), messages=(stale,)))
+    assert (await runner.advance("first")).status == "waiting"
+    gone = await runner.grants.get(given.grant_id)
+    assert (gone.revoked_at, gone.revoked_by) == (NOON, "rule:run")
+    assert kinds(await runner.history("first")) == [
+        "started",
+        "opened",
+        "answered",
+        "granted",
+        "refused",
+        "grant_revoked",
+        "reopened",
+    ]
+    assert await transfer(runner, "second") is None
+    # It is open again, and can be approved with another grant.
+    request_id = await asked(runner, "first")
+    assert request_id == given.request_id
+    await runner.answer(request_id, Approve(grant=GrantTerms(uses=9)), by="ann")
+    await runner.advance("first")
+    assert await runner.result("first") == "approved"
+    (grant,) = await runner.grants.list()
+    assert grant.grant_id != given.grant_id
+
+
+class First(Event):
+    pass
+
+
+class Second(Event):
+    pass
+
+
+class Hasty(Workflow):
+    """Asks twice at once, and ends when the first one is answered."""
+
+    meanwhile: ClassVar[Any] = None
+
+    @step
+    async def both(self, ctx: Context, ev: StartEvent) -> First | Second | None:
+        ctx.send_event(First())
+        ctx.send_event(Second())
+        return None
+
+    @step
+    async def first(self, ctx: Context, ev: First) -> StopEvent:
+        await ask(ctx, Question(title="First"))
+        await type(self).meanwhile()
+        return StopEvent(result="ended")
+
+    @step
+    async def second(self, ctx: Context, ev: Second) -> StopEvent:
+        await ask(ctx, Question(title="Second", grantable=OFFER))
+        return StopEvent(result="second")
+
+
+async def test_a_grant_goes_with_an_approval_that_comes_when_the_run_has_gone_on(
+    store: Store,
+) -> None:
+    runner = runner_on(store, workflows={"hasty": Hasty(timeout=None)})
+    await runner.start("hasty", run_id="run")
+    open_now = {r.request.title: r.request_id for r in await runner.pending(run_id="run")}
+    assert set(open_now) == {"First", "Second"}
+
+    async def meanwhile() -> None:
+        approval = Approve(grant=GrantTerms())
+        await runner_on(store).answer(open_now["Second"], approval, by="ann")
+        assert len(await runner.grants.list()) == 1
+
+    Hasty.meanwhile = meanwhile
+    await runner.answer(open_now["First"], Approve(), by="ann")
+    await runner.advance("run")
+    assert await runner.result("run") == "ended"
+    (grant,) = await runner.grants.list(active=False)
+    assert runner.grants.state_of(grant) == "revoked"
+    assert grant.revoked_because == "the run has ended"
+    said = kinds(await runner.history("run"))
+    assert said.index("granted") < said.index("grant_revoked")

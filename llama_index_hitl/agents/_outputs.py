@@ -11,35 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from llama_index_hitl.agents._arguments import Arguments
-from llama_index_hitl.agents._conversation import rejection
-from llama_index_hitl.models import JsonObject, Respond, digest_of
+from llama_index_hitl.models import JsonObject, Respond
 from llama_index_hitl.rendering import text_of
 
 _OUTPUT: TypeAdapter[ToolOutput] = TypeAdapter(ToolOutput)
 _NOTE_LIMIT = 1_000
 """Characters of an error that the audit trail keeps."""
-
-
-def rejected(tool: str, arguments: Arguments, by: str, why: str | None) -> ToolOutput:
-    """Say that a call was not made, and that it must not be tried again.
-
-    Args:
-        tool: Name of the tool.
-        arguments: What it was to be called with.
-        by: Who rejected it, as `a person`.
-        why: Why, in their own words.
-    """
-    reason = f" Reason: {why}" if why else ""
-    return ToolOutput(
-        tool_name=tool,
-        content=(
-            f"The call of {tool} was rejected by {by} and was NOT made.{reason}\nDo not call it "
-            "again with these arguments. Say what was rejected, or find another way."
-        ),
-        raw_input={"args": [], "kwargs": arguments.data},
-        raw_output=rejection(digest_of(arguments.data)),
-        is_error=True,
-    )
 
 
 def responded(tool: str, arguments: Arguments, decision: Respond) -> ToolOutput:

@@ -124,6 +124,29 @@ def _members(kind: Any) -> Iterator[Any]:
         yield kind
 
 
+def _told_apart(kind: Any, models: Sequence[type[BaseModel]]) -> Any:
+    """Return an action type in which no action can be taken for one of another kind.
+
+    Without this pydantic takes what fits: an invalid transfer may fit what has no fields at all.
+
+    Raises:
+        GateError: The models have no literal field in common.
+    """
+    if len(models) == 1 or get_origin(kind) is Annotated:
+        return kind
+    tags = [
+        {name for name, field in model.model_fields.items() if _literals(field.annotation)}
+        for model in models
+    ]
+    common = sorted(set.intersection(*tags))
+    if not common:
+        raise GateError(
+            "The models of a union of actions must have a field in common that tells them apart, "
+            f"such as kind: Literal['transfer']: {', '.join(model.__name__ for model in models)}."
+        )
+    return Annotated[Union[tuple(models)], Field(discriminator=common[0])]  # noqa: UP007
+
+
 class _Asked(BaseModel):
     """What the language model is asked for."""
 
@@ -158,18 +181,21 @@ class ActionKinds:
     Args:
         kind: A pydantic model, or a union of several.
         limit: How many actions a plan may have.
+
+    Raises:
+        GateError: It cannot be the type of actions.
     """
 
     def __init__(self, kind: Any, limit: int) -> None:
-        models = models_in(kind)
-        self.adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        self.type = _told_apart(kind, models_in(kind))
+        self.adapter: TypeAdapter[Any] = TypeAdapter(self.type)
         self.limit = limit
         self.asked: type[BaseModel] = create_model(
             "Plan",
             __base__=_Asked,
             __doc__="The actions to take.",
             actions=(
-                list[Union[models]],  # type: ignore[valid-type] # noqa: UP007 - known at run time
+                list[self.type],  # type: ignore[name-defined]
                 Field(
                     max_length=limit,
                     description="In the order in which to take them; empty: nothing is to be done.",

@@ -411,12 +411,12 @@ def _give_types(cls: type[ActionPlan]) -> None:
     Upstream and the gates go by the classes of events; and stored data never chooses a class.
     """
     kinds = ActionKinds(cls.action, cls.max_actions)
-    planned = _typed(cls, PlannedAction, action=cls.action)
+    planned = _typed(cls, PlannedAction, action=kinds.type)
     several = Annotated[tuple[planned, ...], Field(max_length=cls.max_actions)]  # type: ignore[valid-type]
     plan = _typed(cls, Plan, actions=several)
     cls._kinds = kinds
     cls._plan_event = _typed(cls, PlanProposed, plan=plan)
-    cls._action_event = _typed(cls, ActionProposed, action=cls.action)
+    cls._action_event = _typed(cls, ActionProposed, action=kinds.type)
 
 
 def _typed(cls: type[ActionPlan], base: type[Any], **types: Any) -> type[Any]:

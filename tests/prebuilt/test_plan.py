@@ -194,7 +194,12 @@ def test_an_action_type_that_cannot_work_is_refused_when_the_class_is_made():
     class Fillable(BaseModel):
         confirmation: str | None = None
 
-    for wrong, words in ((int, "pydantic models"), (Fillable, "make it a method")):
+    wrong_types = {
+        int: "pydantic models",
+        Fillable: "make it a method",
+        Look | Computed: "Literal.*: Look, Computed",
+    }
+    for wrong, words in wrong_types.items():
         with pytest.raises(GateError, match=words):
             type("Wrong", (ActionPlan,), {"action": wrong})
 
@@ -629,6 +634,7 @@ async def test_an_empty_plan_ends_at_once_and_says_so(start_here):
 UNUSABLE = {
     "an unknown kind": {"actions": [{"kind": "steal", "amount": 5}]},
     "an invalid amount": planned(-5),
+    "an invalid amount of no kind": {"actions": [{"amount": -5}]},
     "too many": planned(*[1] * 10_000),
     "no plan": {"steps": []},
 }
@@ -757,36 +763,23 @@ def runner_on(store, **flows):
 
 
 async def test_the_plan_is_made_once_though_the_run_is_begun_again():
-    """A step that fails after some actions were done begins anew: with the plan as it was."""
     store, done = MemoryStore(), []
 
-    class Fragile(Paying):
-        async def check(self, action):
-            if amount_of(action) == 60 and len(done) == 1:
-                done.append("broke off")
-                raise SystemError
-
-        async def execute(self, action, effect_key):
-            done.append((amount_of(action), effect_key))
-            if amount_of(action) == 60:
-                raise BrokenPipeError
-
-    class Stubborn(Fragile):
+    class Interrupted(Paying):
         def tell(self, ctx, message):
-            if "60" in message and "failed" in message and not done.count("told"):
+            if message.startswith("2.") and "told" not in done:
                 done.append("told")
-                raise RuntimeError("the step fails after all has been done")
+                raise RuntimeError("after all has been done, and before it is stored")
             super().tell(ctx, message)
 
-    llm = ScriptedLLM([planned(50, 60)])  # a second plan would be one reply too many
-    runner = runner_on(store, paying=Stubborn(llm=llm, done=done))
-    run = await runner.start("paying", request="x")
+    llm = ScriptedLLM([planned(50, 60)])  # for a second plan there is no reply
+    options = {"llm": llm, "done": done, "broken": (60,)}
+    run = await runner_on(store, paying=Interrupted(**options)).start("paying", request="x")
     assert run.status is RunStatus.FAILED
-    again = runner_on(store, paying=Stubborn(llm=llm, done=done))
+    again = runner_on(store, paying=Interrupted(**options))
     assert (await again.retry(run.run_id, by="operator")).status is RunStatus.FINISHED
-    result = await again.result(run.run_id)
-    assert shown(result) == ["50 done", "60 failed"]
-    assert [item[0] for item in done if item[0] == 50] == [50]
+    assert shown(await again.result(run.run_id)) == ["50 done", "60 failed"]
+    assert done == [(50, f"{run.run_id}:1"), "told"]
     llm.assert_exhausted()
 
 
