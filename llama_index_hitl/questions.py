@@ -313,8 +313,9 @@ def _request(ctx: Context[Any], question: Question, place: str, clock: Clock) ->
 
 
 def _what_is_asked(request: ReviewRequest) -> str:
-    # Of questions that older versions asked the workflow is not known.
-    own = {"request_id", "run_id", "workflow", "created_at", "digest"}
+    # Of questions that older versions asked the workflow is not known; and what leads to the run
+    # may have been given other names since.
+    own = {"request_id", "run_id", "workflow", "path", "created_at", "digest"}
     return digest_of(request.model_dump(mode="json", exclude=own))
 
 
