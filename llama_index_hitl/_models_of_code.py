@@ -1,11 +1,16 @@
 """What people type, against the models of the workflow's own code, where that is at hand.
 
 A store knows the JSON schema of a subject only. A model may know more: that an amount must not be
-negative, that one field depends on another. A gate has the last word about that when the answer
-reaches it; asked here first, the person who answers learns of it at once.
+negative, that one field depends on another. Who has asked, a gate or a tool, has the last word
+about that when the answer reaches it; asked here first, the person who answers learns of it at
+once.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from workflows import Workflow
@@ -14,7 +19,41 @@ from llama_index_hitl._proposals import built, rebuilt
 from llama_index_hitl.errors import InvalidAnswer
 from llama_index_hitl.forms import problems_of
 from llama_index_hitl.gates import Review, gates_of
-from llama_index_hitl.models import Decision, Edit, Respond, ReviewRequest
+from llama_index_hitl.models import INLINE_GATE, Decision, Edit, Respond, ReviewRequest
+
+
+@dataclass(frozen=True)
+class AnswerModels:
+    """What a tool that asks people reads their answers with; its attribute `answer_models`.
+
+    Attributes:
+        subject: Model of what they may edit; None: nothing.
+        response: Model of a structured answer; None: there is none.
+    """
+
+    subject: type[BaseModel] | None = None
+    response: type[BaseModel] | None = None
+
+    def asks(self, request: ReviewRequest) -> bool:
+        """Tell whether a request may be the tool's: it shows what the tool would show."""
+        shown = request.subject
+        same_subject = (
+            shown is None
+            if self.subject is None
+            else shown is not None
+            and shown.type == self.subject.__name__
+            and shown.json_schema == self.subject.model_json_schema()
+        )
+        schema = None if self.response is None else self.response.model_json_schema()
+        return same_subject and request.response_schema == schema
+
+
+def tools_of(workflow: Workflow) -> Iterator[Any]:
+    """Yield the tools of an agent, or of several; of any other workflow there are none."""
+    agents = getattr(workflow, "agents", None)
+    for agent in (workflow, *(agents.values() if isinstance(agents, dict) else ())):
+        tools = getattr(agent, "tools", None)
+        yield from tools if isinstance(tools, list | tuple) else ()
 
 
 def check_with_models(workflow: Workflow, request: ReviewRequest, decision: Decision) -> None:
@@ -23,17 +62,42 @@ def check_with_models(workflow: Workflow, request: ReviewRequest, decision: Deci
     Raises:
         InvalidAnswer: They do; the problems say why.
     """
+    if request.gate == INLINE_GATE:
+        _check_with_tools(workflow, request, decision)
+        return
     gate = gates_of(workflow).get(request.gate)
     if gate is None:
         return
+    model = None
+    if request.subject is not None:
+        model = _subject_model(workflow, gate, request.subject.type)
+    _check(AnswerModels(model, gate.response), request, decision)
+
+
+def _check_with_tools(workflow: Workflow, request: ReviewRequest, decision: Decision) -> None:
+    """Refuse what every tool that may have asked refuses."""
+    refusal: InvalidAnswer | None = None
+    for tool in tools_of(workflow):
+        models = getattr(tool, "answer_models", None)
+        if not isinstance(models, AnswerModels) or not models.asks(request):
+            continue
+        try:
+            _check(models, request, decision)
+        except InvalidAnswer as error:
+            refusal = error
+        else:
+            return
+    if refusal is not None:
+        raise refusal
+
+
+def _check(models: AnswerModels, request: ReviewRequest, decision: Decision) -> None:
     match decision:
-        case Edit(subject=data) if request.subject is not None:
-            model = _subject_model(workflow, gate, request.subject.type)
-            if model is not None:
-                rebuilt(built(model, request.subject.data), request.request_id, data)
-        case Respond(response=response) if gate.response is not None:
+        case Edit(subject=data) if request.subject is not None and models.subject is not None:
+            rebuilt(built(models.subject, request.subject.data), request.request_id, data)
+        case Respond(response=response) if models.response is not None:
             try:
-                gate.response.model_validate(response)
+                models.response.model_validate(response)
             except ValidationError as error:
                 problems = problems_of(error, prefix="response")
                 raise InvalidAnswer(request.request_id, problems) from None

@@ -201,14 +201,14 @@ def fail_step(error: Exception) -> NoReturn:
     Args:
         error: What the step, and unless it is retried the run, fails with.
     """
-    raise _StepFails(error) from error
+    raise _Failing(error)
 
 
-class _StepFails(WaitingForEvent[Any]):
-    """What is raised in a step to fail it, and passes wherever a wait passes."""
+class _Failing(WaitingForEvent[Any]):
+    """Ends a call of a step as if it waited, with a failure in the place of what it waits for."""
 
     def __init__(self, error: Exception) -> None:
-        Exception.__init__(self, str(error))  # upstream's own would describe a wait
+        Exception.__init__(self, str(error))  # upstream's own asks what is waited for
         self.add = cast("Any", StepWorkerFailed(exception=error, failed_at=time.time()))
 
 

@@ -79,6 +79,7 @@ class EffectLedger:
         *,
         on_doubt: OnDoubt,
         ctx: Context[Any] | None,
+        question: Question | None,
         not_done: tuple[type[BaseException], ...],
         note: Callable[[Any], str],
     ) -> Any:
@@ -89,7 +90,7 @@ class EffectLedger:
         under_way: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._under_way[key] = under_way
         try:
-            result = await self._once(key, effect, on_doubt, ctx, not_done, note)
+            result = await self._once(key, effect, on_doubt, ctx, question, not_done, note)
         except BaseException as error:
             cut_off = isinstance(error, asyncio.CancelledError)
             # The other step is not cancelled; upstream would take it for a step without an end.
@@ -110,6 +111,7 @@ class EffectLedger:
         effect: Callable[[], Any],
         on_doubt: OnDoubt,
         ctx: Context[Any] | None,
+        question: Question | None,
         not_done: tuple[type[BaseException], ...],
         note: Callable[[Any], str],
     ) -> Any:
@@ -122,7 +124,7 @@ class EffectLedger:
         if found is not None and found.status == "done":
             return self._read(found)
         in_doubt = found if found is not None and found.status == "begun" else None
-        if in_doubt is not None and not await self._repeat(in_doubt, on_doubt, ctx):
+        if in_doubt is not None and not await self._repeat(in_doubt, on_doubt, ctx, question):
             await self._write(replace(in_doubt, status="done", at=self._clock()), "settled")
             return None
         return await self._do(key, effect, found, not_done, note)
@@ -163,12 +165,20 @@ class EffectLedger:
                 raise
             raise EffectInDoubt(begun.key, owner=other.owner, at=other.at) from None
 
-    async def _repeat(self, found: Effect, on_doubt: OnDoubt, ctx: Context[Any] | None) -> bool:
+    async def _repeat(
+        self,
+        found: Effect,
+        on_doubt: OnDoubt,
+        ctx: Context[Any] | None,
+        question: Question | None,
+    ) -> bool:
         """Say whether to do an effect that is in doubt once more."""
         if on_doubt in ("repeat", "skip"):
             return on_doubt == "repeat"
         if on_doubt == "ask" and ctx is not None:
-            said = await ask(ctx, _doubt(found), key=f"effect:{found.key}")
+            # Each attempt is in doubt by itself: a yes to the last one must not repeat this one.
+            key = f"effect:{found.key}:{found.revision}"
+            said = await ask(ctx, _doubt(found, question), key=key)
             return said.record.status is RequestStatus.APPROVED
         await self._store.commit(
             Commit(
@@ -223,6 +233,7 @@ async def once(
     *,
     on_doubt: OnDoubt = "fail",
     ctx: Context[Any] | None = None,
+    question: Question | None = None,
     not_done: tuple[type[BaseException], ...] = (),
     note: Callable[[T], str] = lambda _: "",
 ) -> T:
@@ -239,6 +250,8 @@ async def once(
             `EffectInDoubt`, so that somebody finds out and settles it; `repeat` it, where that does
             no harm; `skip` it; or `ask` a person, who approves to repeat it and rejects to skip it.
         ctx: Context of the step; needed to ask.
+        question: What to ask, of whom, about an effect that is in doubt; what happened to it and
+            how to decide is added to its body. None: anybody whom the channel lets in, about `key`.
         not_done: Errors of `effect` that say for certain that it has not happened, such as a
             refused connection. Any other error leaves it in doubt.
         note: What the audit trail shall say about the result, as a sentence; empty: that it is
@@ -258,7 +271,13 @@ async def once(
     if ledger is None:
         return cast("T", await state_of_run(_InProcess).once(key, effect))
     result = await ledger.once(
-        key, effect, on_doubt=on_doubt, ctx=ctx, not_done=not_done, note=note
+        key,
+        effect,
+        on_doubt=on_doubt,
+        ctx=ctx,
+        question=question,
+        not_done=not_done,
+        note=note,
     )
     return cast("T", result)
 
@@ -285,14 +304,18 @@ async def _called(effect: Callable[[], Any]) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-def _doubt(effect: Effect) -> Question:
-    return Question(
-        title=f"May {effect.key} be done again?",
-        body=(
-            f"It was begun at {effect.at.isoformat()} by {effect.owner} and never finished: it may "
-            "or may not have happened. Find out first.\n\nApprove to do it again, reject to go on "
-            "as if it had happened."
-        ),
+def _doubt(effect: Effect, question: Question | None) -> Question:
+    asked = question or Question(title=f"May {effect.key} be done again?")
+    happened = (
+        f"It was begun at {effect.at.isoformat()} by {effect.owner} and never finished: it may or "
+        "may not have happened. Find out first.\n\nApprove to do it again, reject to go on as if "
+        "it had happened."
+    )
+    return replace(
+        asked,
+        body=f"{happened}\n\n{asked.body}" if asked.body else happened,
+        response=None,
+        decisions=("approve", "reject"),
         priority="urgent",
-        tags=("effect-in-doubt",),
+        tags=(*asked.tags, "effect-in-doubt"),
     )

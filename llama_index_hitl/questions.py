@@ -21,6 +21,7 @@ from workflows.events import CollectionReleaseEvent, Event
 
 from llama_index_hitl._ledger import recalled, remembered_from_now_on, remembered_once
 from llama_index_hitl._proposals import describe, rebuilt
+from llama_index_hitl._siblings import others_at_rest
 from llama_index_hitl._upstream import (
     Execution,
     event_for_waiter,
@@ -235,6 +236,7 @@ async def _first_valid(
         except RecursionError:
             problem = FieldProblem("", "this is nested too deeply")
             _refuse(ctx, InvalidAnswer(request_id, [problem]), answer)
+    await others_at_rest()
     session.rest(execution)
     if woken_by is not None:
         keep_waiting(ReviewResponseEvent, request_id, requirements)

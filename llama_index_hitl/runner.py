@@ -51,7 +51,9 @@ from llama_index_hitl.migrations import Migration
 from llama_index_hitl.models import (
     ROLE_PREFIX,
     Decision,
+    Edit,
     Priority,
+    Respond,
     Reviewer,
     ReviewRecord,
     ReviewRequest,
@@ -559,13 +561,21 @@ class Runner:
         at = self._clock()
         try:
             person = await self._vouched(by, Action.ANSWER, stored.run_id, stored.record.request)
-            for advancer in self._advancers.values():
-                advancer.check(stored.record.request, submission.decision)
+            await self._check_with_code(stored, submission.decision)
         except AnswerRefused as error:
             name = by if isinstance(by, str) else by.id
             await self._submitter.refused(stored, error, by=name, channel=channel, at=at)
             raise
         return await self._submitter.answer(stored, submission, by=person, channel=channel, at=at)
+
+    async def _check_with_code(self, stored: StoredRequest, decision: Decision) -> None:
+        """Refuse what the code that has asked would refuse, if this runner was given it."""
+        if not isinstance(decision, Edit | Respond):
+            return
+        run = await self.store.run(stored.run_id)  # several agents have the same name for requests
+        advancer = None if run is None else self._advancers.get(run.workflow)
+        if advancer is not None:
+            advancer.check(stored.record.request, decision)
 
     async def withdraw(self, request_id: str, *, by: Reviewer | str, reason: str = "") -> None:
         """Close a request without a decision; the run goes on as after a rejection.

@@ -26,6 +26,7 @@ from workflows.events import (
 )
 
 from llama_index_hitl import errors, events, models, questions
+from llama_index_hitl._models_of_code import tools_of
 from llama_index_hitl.errors import SnapshotError
 
 _FRAMEWORKS = frozenset({"workflows", "llama_index", "llama_index_hitl", "builtins", "pydantic"})
@@ -36,6 +37,11 @@ _BASES = frozenset({"pydantic.main", "enum", "builtins"})
 _LAZY = frozenset(
     f"llama_index.core.{name}"
     for name in (
+        "agent.react.types.ActionReasoningStep",
+        "agent.react.types.ObservationReasoningStep",
+        "agent.react.types.ResponseReasoningStep",
+        "agent.workflow.workflow_events.AgentOutput",
+        "agent.workflow.workflow_events.ToolCallResult",
         "base.llms.types.ChatMessage",
         "memory.chat_memory_buffer.ChatMemoryBuffer",
         "memory.chat_summary_memory_buffer.ChatSummaryMemoryBuffer",
@@ -238,14 +244,11 @@ def _named_in_class(cls: type[Workflow]) -> Iterator[type]:
 
 def named_in_tools(workflow: Workflow) -> Iterator[type]:
     """Yield the classes that the tools of an agent, or of several, and their modules name."""
-    agents = getattr(workflow, "agents", None)
-    for agent in (workflow, *(agents.values() if isinstance(agents, dict) else ())):
-        tools = getattr(agent, "tools", None)
-        for tool in tools if isinstance(tools, list | tuple) else ():
-            function = _function(getattr(tool, "real_fn", tool))
-            if function is not None and not _is_of_framework(function.__module__):
-                yield from _classes_in(function.__globals__)
-                yield from _classes_in(_closure_of(function))
+    for tool in tools_of(workflow):
+        function = _function(getattr(tool, "real_fn", tool))
+        if function is not None and not _is_of_framework(function.__module__):
+            yield from _classes_in(function.__globals__)
+            yield from _classes_in(_closure_of(function))
 
 
 def _function(value: object) -> FunctionType | None:

@@ -28,6 +28,7 @@ from workflows.events import (
     StopEvent,
 )
 
+from llama_index_hitl._codec.agent_values import RAW, is_tool_output, with_results
 from llama_index_hitl._codec.values import Json
 from llama_index_hitl.errors import FieldProblem
 from llama_index_hitl.forms import problems_of
@@ -36,7 +37,6 @@ _SCALARS = frozenset({str, int, float, bool, NoneType})
 _UNDECLARED = "_data"
 _RESULT = "result"
 _ROOT = "root"
-_RAW = "raw_output"
 _EVENT_SERIALIZERS = (*get_args(SerializableEvent), *get_args(SerializableOptionalEvent))
 _DICT_LIKE = (DictLikeModel.custom_model_dump, StopEvent.custom_model_dump)
 _INITS = tuple(cls.__init__ for cls in (BaseModel, DictLikeModel, Event, StopEvent, DictState))
@@ -177,8 +177,8 @@ def _result_of(model: BaseModel) -> Any:
 
 def _checked(model: BaseModel, plan: _Plan, encoder: Encoder, at: Any) -> Json:
     """Return what pydantic writes, with the fields that would be lost written as they are."""
-    if _is_tool_output(model):
-        model = model.model_copy(update={_RAW: _raw_or_text(model, encoder, (at, _RAW))})
+    if is_tool_output(model):
+        model = model.model_copy(update={RAW: _raw_or_text(model, encoder, (at, RAW))})
     try:
         written = _written(model, plan)
         if not isinstance(written, dict):
@@ -251,12 +251,6 @@ def _mend(
             encoder.refuse((at, name), f"{values[name]!r:.80} comes back as {found!r:.80}")
 
 
-def _is_tool_output(value: object) -> bool:
-    """Tell whether this is what a LlamaIndex tool gave; nothing is while they are not loaded."""
-    home = sys.modules.get("llama_index.core.tools.types")
-    return home is not None and type(value) is home.ToolOutput
-
-
 def _raw_or_text(output: Any, encoder: Encoder, at: Any) -> Any:
     """Return a tool's raw output, or, where that cannot be stored, its text.
 
@@ -317,7 +311,7 @@ def decode(cls: type[BaseModel], values: Any) -> BaseModel:
     Raises:
         pydantic.ValidationError: They do not fit the model.
     """
-    return cls.model_validate(values, by_alias=True, by_name=True)
+    return with_results(cls, values)
 
 
 # --------------------------------------------------------------------------- comparing
@@ -353,8 +347,8 @@ def _same_models(one: BaseModel, other: BaseModel) -> bool:
     if plan.authored:
         return True
     values, others = _values_of(one, plan), _values_of(other, plan)
-    if _is_tool_output(one) and others[_RAW] == cast("Any", one).content:
-        values[_RAW] = others[_RAW]
+    if is_tool_output(one) and others[RAW] == cast("Any", one).content:
+        values[RAW] = others[RAW]
     return (
         same(values, others)
         and same(_undeclared(one), _undeclared(other))

@@ -61,7 +61,9 @@ def checked(tool: BaseTool, guard: Guard) -> tuple[DecisionKind, ...]:
     if CONTEXT in fields:
         raise ToolError(
             f"{name} has an argument called {CONTEXT!r}, under which a guarded tool gets the "
-            "context of its step. Give the argument another name."
+            "context of its step. Give the argument another name; or, if it is the context, "
+            "annotate it with the class Context itself: LlamaIndex does not know it as text, nor "
+            "under `from __future__ import annotations`."
         )
     when: object = guard.when
     if when is not None and not isinstance(when, Rule):

@@ -15,6 +15,8 @@ from workflows import Context
 
 from llama_index_hitl._grantbook import present_book
 from llama_index_hitl._ledger import recalled, remembered_from_now_on
+from llama_index_hitl._models_of_code import AnswerModels
+from llama_index_hitl._siblings import at_work, others_at_rest
 from llama_index_hitl._upstream import (
     WAITS,
     fail_step,
@@ -86,6 +88,10 @@ class GuardedTool(FunctionTool):
         self.guarded = tool
         self.guard = guard
         self._allowed = checked(tool, guard)
+        may_respond = DecisionKind.RESPOND in self._allowed
+        self.answer_models = AnswerModels(
+            subject=schema_of(tool.metadata), response=ToolResponse if may_respond else None
+        )
         super().__init__(async_fn=_as_function(self), metadata=tool.metadata)
 
     def call(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -119,12 +125,20 @@ class GuardedTool(FunctionTool):
                 "acall(ctx=ctx, ...), with its arguments by name. An agent does so by itself."
             )
         try:
-            return await self._guarded(ctx, kwargs)
+            with at_work():
+                return await self._made(ctx, kwargs)
         except HitlError as error:
             if await agent_of(ctx) is None:
                 raise
             # The agent would tell the model, which can do nothing about it.
             fail_step(error)
+
+    async def _made(self, ctx: Context[Any], raw: dict[str, Any]) -> ToolOutput:
+        try:
+            return await self._guarded(ctx, raw)
+        except WAITS:
+            await others_at_rest()
+            raise
 
     async def _guarded(self, ctx: Context[Any], raw: dict[str, Any]) -> ToolOutput:
         name = self.metadata.get_name()
@@ -164,7 +178,6 @@ class GuardedTool(FunctionTool):
         return case
 
     def _question(self, case: Case, arguments: Arguments) -> Question:
-        may_respond = DecisionKind.RESPOND in self._allowed
         offer = GrantOffer(
             tool=self.metadata.get_name(), agent=case.agent, version=version_of(self.metadata)
         )
@@ -172,7 +185,7 @@ class GuardedTool(FunctionTool):
             title=case.title,
             body=case.body,
             subject=arguments.model,
-            response=ToolResponse if may_respond else None,
+            response=self.answer_models.response,
             decisions=self._allowed,
             reviewers=case.reviewers,
             barred=case.barred,
@@ -204,7 +217,7 @@ class GuardedTool(FunctionTool):
             return rejected(
                 self.metadata.get_name(), arguments, f"the rule {rule.rule!r}", rule.reason
             )
-        return await self._called(ctx, arguments, key)
+        return await self._called(ctx, question, arguments, key)
 
     async def _granted(
         self, ctx: Context[Any], place: str, case: Case, arguments: Arguments, key: str
@@ -238,7 +251,7 @@ class GuardedTool(FunctionTool):
         name, key = self.metadata.get_name(), resolution.effect_key
         match resolution.decision:
             case Approve():
-                return await self._called(ctx, arguments, key)
+                return await self._called(ctx, question, arguments, key)
             case Edit():
                 after = arguments.edited(resolution.subject)
                 if (refusal := self._refusal(after)) is not None:
@@ -247,7 +260,8 @@ class GuardedTool(FunctionTool):
                         _tell(ctx, replace(question, subject=after.model), refusal, f"{key}-edited")
                     by = f"the rule {refusal.rule!r}, after a person had changed it,"
                     return rejected(name, after, by, refusal.reason)
-                return _outputs.with_edit(await self._called(ctx, after, key), arguments, after)
+                output = await self._called(ctx, question, after, key)
+                return _outputs.with_edit(output, arguments, after)
             case Respond() as response:
                 return _outputs.responded(name, arguments, response)
             case decision:
@@ -262,8 +276,20 @@ class GuardedTool(FunctionTool):
 
     # ----------------------------------------------------------------- the call
 
-    async def _called(self, ctx: Context[Any], arguments: Arguments, key: str) -> ToolOutput:
-        """Call the tool, once for each key, and return what it gave, or what it raised."""
+    async def _called(
+        self, ctx: Context[Any], question: Question, arguments: Arguments, key: str
+    ) -> ToolOutput:
+        """Call the tool, once for each key, and return what it gave, or what it raised.
+
+        A call that was cut off is in doubt; the same people are asked about it.
+        """
+        doubt = replace(
+            question,
+            title=f"May {self.metadata.name} be called again?",
+            subject=arguments.model,
+            rule=None,
+            grantable=None,
+        )
 
         async def effect() -> JsonObject | None:
             try:
@@ -279,15 +305,15 @@ class GuardedTool(FunctionTool):
             effect,
             on_doubt=self.guard.on_doubt,
             ctx=ctx,
+            question=doubt,
             not_done=(WAITS,),
             note=_outputs.note_on,
         )
-        # None where somebody has said to go on as if an interrupted call had happened.
-        return (
-            _outputs.presumed_done(self.metadata.get_name(), arguments)
-            if result is None
-            else _outputs.load(result)
-        )
+        name = self.metadata.get_name()
+        if result is None:
+            # Somebody has said to go on as if an interrupted call had happened.
+            return _outputs.presumed_done(name, arguments)
+        return _outputs.settled(name, arguments, result)
 
     async def _call(self, ctx: Context[Any], arguments: Arguments) -> ToolOutput:
         given = arguments.for_call()

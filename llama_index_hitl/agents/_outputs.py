@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from llama_index.core.base.llms.types import TextBlock
 from llama_index.core.tools.types import ToolOutput
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from llama_index_hitl.agents._arguments import Arguments
@@ -97,6 +97,19 @@ def dump(output: ToolOutput) -> JsonObject:
 def load(data: JsonObject) -> ToolOutput:
     """Return an output that was written."""
     return _OUTPUT.validate_python(data)
+
+
+def settled(tool: str, arguments: Arguments, result: Any) -> ToolOutput:
+    """Return what a call gave, or what somebody has said that it gave when they settled it."""
+    try:
+        return load(result)
+    except ValidationError:
+        return ToolOutput(
+            tool_name=tool,
+            content=text_of(result),
+            raw_input={"args": [], "kwargs": arguments.data},
+            raw_output=result,
+        )
 
 
 def note_on(output: JsonObject | None) -> str:
