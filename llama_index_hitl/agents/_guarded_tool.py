@@ -28,6 +28,7 @@ from llama_index_hitl.agents import _outputs
 from llama_index_hitl.agents._arguments import (
     Arguments,
     InvalidArguments,
+    annotations_of,
     schema_of,
     shape_of,
     version_of,
@@ -316,11 +317,13 @@ class GuardedTool(FunctionTool):
         return _outputs.settled(name, arguments, result)
 
     async def _call(self, ctx: Context[Any], arguments: Arguments) -> ToolOutput:
-        given = arguments.for_call()
         tool = self.guarded
-        if isinstance(tool, FunctionTool) and tool.requires_context:
+        if not isinstance(tool, FunctionTool):
+            return await adapt_to_async_tool(tool).acall(**arguments.for_call())
+        given = arguments.for_call(annotations_of(tool.real_fn))
+        if tool.requires_context:
             given[cast("str", tool.ctx_param_name)] = ctx
-        return await adapt_to_async_tool(tool).acall(**given)
+        return await tool.acall(**given)
 
 
 def _tell(ctx: Context[Any], question: Question, rule: RuleResult, key: str) -> None:
