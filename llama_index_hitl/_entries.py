@@ -62,6 +62,7 @@ def opened(run_id: str, record: ReviewRecord) -> AuditEntry:
         details=_given(
             title=request.title,
             gate=request.gate,
+            path=list(request.path) or None,
             stage=request.stage,
             revision=request.revision,
             reviewers=list(record.policy.reviewers),

@@ -47,6 +47,7 @@ from llama_index_hitl.events import (
     ReviewUpdatedEvent,
     ReviewWithdrawEvent,
     RevisionsExhausted,
+    Told,
     feedback_in,
 )
 from llama_index_hitl.forms import check_decision, parse_answer, problems_of
@@ -290,7 +291,7 @@ class Gatekeeper:
         inline = request_id.rpartition("-")[0] == INLINE_GATE
         if (
             not known
-            and isinstance(event, ReviewResponseEvent)
+            and isinstance(event, Told)
             and (inline or is_waited_for(self._ctx, request_id))
         ):
             return False  # a step waits with the question, and takes its answers itself

@@ -90,7 +90,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.passed: dict[str, Passed] = {}
-        self._owners: dict[str, Execution] = {}
+        self._owners: dict[str, Execution | None] = {}
         self._calls: dict[int, Call] = {}
         self._counts: dict[int, tuple[Execution, dict[str, int]]] = {}
         self._told: dict[str, list[Told]] = {}
@@ -194,11 +194,15 @@ class Heard:
 
         The one before has ended without completing the step, or is about to.
         """
+        self._owners = {
+            item: None if owner is None or has_completed(owner) else owner
+            for item, owner in self._owners.items()
+        }
         item = work_item_of(execution)
         owner = self._owners.setdefault(item, execution)
         if owner is execution:
             return True
-        if has_completed(owner) or not (owner.sends.closed or self.rests(owner)):
+        if owner is None or not (owner.sends.closed or self.rests(owner)):
             return False
         self._owners[item] = execution
         return True

@@ -231,7 +231,7 @@ def newest(ctx: Context[Any], key: str) -> tuple[int, dict[str, Any]] | None:
         key: Must tell this call of the step from all its other calls.
     """
     collected = collected_by(execution_of_step())
-    found = {_number_of(b): b for b in collected if b.startswith(f"{BUFFER}:{key}#")}
+    found = {number_of(b): b for b in collected if b.startswith(f"{BUFFER}:{key}#")}
     for buffer_id in found.values():
         # Upstream empties the buffer when this step completes.
         ctx.collect_events(_EVENT(), [_EVENT, _EVENT], buffer_id=buffer_id)
@@ -247,8 +247,8 @@ def newest_of_all(collected: Mapping[str, Sequence[Event]]) -> list[JsonObject]:
     Args:
         collected: What a step has in its collect buffers.
     """
-    numbered = {b: events for b, events in collected.items() if _number_of(b) and events}
-    newest = {b.rpartition("#")[0]: numbered[b] for b in sorted(numbered, key=_number_of)}
+    numbered = {b: events for b, events in collected.items() if number_of(b) and events}
+    newest = {b.rpartition("#")[0]: numbered[b] for b in sorted(numbered, key=number_of)}
     return [events[0].get("memory") for events in newest.values()]
 
 
@@ -278,19 +278,25 @@ def without_older(context: Mapping[str, Any]) -> dict[str, Any]:
     for name, worker in context.get("workers", {}).items():
         collected = worker.get("collected_events", {})
         kept: dict[str, str] = {}
-        for buffer_id in sorted(collected, key=_number_of):
-            kept[buffer_id.rpartition("#")[0] if _number_of(buffer_id) else buffer_id] = buffer_id
+        for buffer_id in sorted(collected, key=number_of):
+            kept[buffer_id.rpartition("#")[0] if number_of(buffer_id) else buffer_id] = buffer_id
         waits = worker.get("collected_waiters", ())
         items = tuple(f"{BUFFER}:{name}:{waiter.get('work_item_id')}:" for waiter in waits)
-        wanted = {b for b in kept.values() if not _number_of(b) or b.startswith(items)}
+        wanted = {b for b in kept.values() if not number_of(b) or b.startswith(items)}
         if wanted != collected.keys():
-            collected = {key: value for key, value in collected.items() if key in wanted}
-            worker = {**worker, "collected_events": collected}
+            counts = worker.get("collect_generations", {})
+            worker = {
+                **worker,
+                "collected_events": {b: value for b, value in collected.items() if b in wanted},
+                "collect_generations": {
+                    b: n for b, n in counts.items() if b in wanted or not number_of(b)
+                },
+            }
         workers[name] = worker
     return {**context, "workers": workers}
 
 
-def _number_of(buffer_id: str) -> int:
+def number_of(buffer_id: str) -> int:
     """Return the number of a value that changes, from 1; 0: it is another kind of buffer."""
     before, _, number = buffer_id.rpartition("#")
     return int(number) if before.startswith(f"{BUFFER}:") and number.isdecimal() else 0

@@ -65,11 +65,13 @@ def describe(value: BaseModel) -> Subject:
 def data_of(value: BaseModel) -> JsonObject:
     """Return the values of a model as JSON; the undeclared fields of an event stand beside others.
 
+    They have the names that the model's JSON schema gives them, so that a form fits them.
+
     Raises:
         SubjectError: A value has no JSON form.
     """
     try:
-        dumped = value.model_dump(mode="json", warnings="error")
+        dumped = value.model_dump(mode="json", warnings="error", by_alias=True)
     except PydanticSerializationError as error:
         fields = ", ".join(_not_json(value)) or "a field"
         raise SubjectError(
@@ -97,7 +99,9 @@ def built(model: type[BaseModel], data: JsonObject) -> BaseModel:
     Raises:
         pydantic.ValidationError: The values do not fit the model.
     """
-    return model(**data) if issubclass(model, Event) else model.model_validate(data)
+    if issubclass(model, Event):
+        return model(**data)
+    return model.model_validate(data, by_alias=True, by_name=True)
 
 
 @lru_cache(maxsize=256)

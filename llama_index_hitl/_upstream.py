@@ -44,6 +44,7 @@ from workflows.runtime.types.ticks import (
     TickSessionStart,
     TickStepResult,
 )
+from workflows.runtime.verbose import VerboseDecorator
 
 from llama_index_hitl.errors import SnapshotError, TimeoutWarning
 
@@ -154,7 +155,7 @@ def wait_too(
     event_type: type[Event],
     waiter_id: str,
     requirements: dict[str, Any],
-    question: Event,
+    question: Event | None,
 ) -> AddWaiter[Any]:
     """Let a call of a step wait for one more event, if it ends waiting.
 
@@ -379,11 +380,16 @@ def _idle_state(handler: WorkflowHandler, queues: AsyncioAdapterQueues) -> Broke
     log. Only then is it worth the while to rebuild the state. A restored run that has nothing to do
     has only begun.
     """
-    checked = queues.ticks and isinstance(queues.ticks[-1], TickIdleCheck | TickSessionStart)
-    if not checked or not queues.receive_queue.empty():
+    begun = queues.ticks and isinstance(queues.ticks[-1], TickSessionStart)
+    if not (begun or _has_checked(queues)) or not queues.receive_queue.empty():
         return None
     state = rebuild_state_from_ticks(queues.init_state, queues.ticks, run_id=queues.run_id)
     return state if _check_idle_state(state) else None
+
+
+def _has_checked(queues: AsyncioAdapterQueues) -> bool:
+    """Tell whether the last thing that a run did was to find that nothing in it was at work."""
+    return bool(queues.ticks) and isinstance(queues.ticks[-1], TickIdleCheck)
 
 
 def serialized(
@@ -391,6 +397,14 @@ def serialized(
 ) -> dict[str, Any]:
     """Return the context of a run that is idle, as `Context.to_dict` does, without rebuilding."""
     context = state.to_serialized(serializer)
+    for worker in context.workers.values():
+        # Counts changes of each buffer there ever was, for the calls of the step that are at work.
+        # None is; and there is a buffer for each question, so that this would grow for ever.
+        worker.collect_generations = {
+            name: count
+            for name, count in worker.collect_generations.items()
+            if worker.collected_events.get(name)
+        }
     store = _queues_of(handler).state_store
     context.state = {} if store is None else store.to_dict(serializer)
     return context.model_dump(mode="json")
@@ -415,6 +429,9 @@ async def stop(handler: WorkflowHandler) -> None:
     """End a run where it is, without a trace in its log; whoever streams it sees a cancellation."""
     queues = _queues_of(handler)
     ending = (queues.complete, handler._result_task)
+    if not queues.complete.done() and not _has_checked(queues):
+        # A run whose task is cancelled before any step has ended forgets to cancel those at work.
+        await handler.cancel_run()
     for task in ending:
         task.cancel()
     queues.publish_queue.put_nowait(WorkflowCancelledEvent())
@@ -430,15 +447,27 @@ async def stop(handler: WorkflowHandler) -> None:
 
 def _forget_run(handler: WorkflowHandler) -> None:
     """Let the same run id be used again in this process."""
-    runtime = handler._workflow.runtime
-    if isinstance(runtime, BasicRuntime):
+    runtime = _basic_runtime(handler._workflow)
+    if runtime is not None:
         runtime._queues.pop(handler.run_id, None)
 
 
 def is_live(workflow: Workflow, run_id: str) -> bool:
     """Tell whether a run with this id is under way in this process."""
-    runtime = workflow.runtime
-    return isinstance(runtime, BasicRuntime) and run_id in runtime._queues
+    runtime = _basic_runtime(workflow)
+    return runtime is not None and run_id in runtime._queues
+
+
+def runs_in_memory(workflow: Workflow) -> bool:
+    """Tell whether a workflow is on upstream's in-memory runtime, and no server has it."""
+    return _basic_runtime(workflow) is not None
+
+
+def _basic_runtime(workflow: Workflow) -> BasicRuntime | None:
+    runtime: object = workflow.runtime
+    if isinstance(runtime, VerboseDecorator):
+        runtime = runtime._decorated
+    return runtime if isinstance(runtime, BasicRuntime) else None
 
 
 def result_of(handler: WorkflowHandler) -> Any:

@@ -28,13 +28,16 @@ from llama_index_hitl._codec import serializer_for
 from llama_index_hitl._heard import Heard, stand_aside
 from llama_index_hitl._ledger import keep_newest, newest
 from llama_index_hitl._origin import Origin, check_can_wait, origin_of, starting_from
+from llama_index_hitl._plain import EVENT_GATE, WAIT_GATE
 from llama_index_hitl._upstream import (
     Execution,
     end_waiting,
     execution_of_step,
     forget_waiter,
+    has_completed,
     result_of,
     run_id_of,
+    runs_in_memory,
     state_of_run,
     step_of,
     stop,
@@ -54,16 +57,27 @@ from llama_index_hitl.errors import (
     UnserializableState,
 )
 from llama_index_hitl.events import (
+    ReviewDeadlineEvent,
     ReviewRefusedEvent,
     ReviewRequestEvent,
     ReviewResponseEvent,
     ReviewUpdatedEvent,
+    ReviewWithdrawEvent,
     Told,
 )
 from llama_index_hitl.forms import check_decision
 from llama_index_hitl.lifecycle import take_answer
-from llama_index_hitl.models import RequestStatus, ReviewRecord, digest_of
+from llama_index_hitl.migrations import present_migrations
+from llama_index_hitl.models import (
+    INLINE_GATE,
+    RequestStatus,
+    ReviewRecord,
+    ReviewRequest,
+    digest_of,
+)
 from llama_index_hitl.snapshots import OpenRequest, PausedRun, fit, restore, snapshot
+
+_ANSWER = ReviewResponseEvent
 
 _ID_LIMIT = 180
 """Characters of the outermost run's id that the ids of runs within it begin with."""
@@ -94,7 +108,8 @@ async def run_child(
         The result of the inner run.
 
     Raises:
-        ChildError: This is not called within a step, or the step has ended.
+        ChildError: This is not called within a step, the step has ended, or a server has the very
+            instance of `workflow`.
         IncompatibleSnapshot: The inner run was paused by other code and does not fit `workflow`. No
             answer is consumed.
         UnserializableState: Something in the inner run would not survive the wait.
@@ -109,13 +124,17 @@ async def run_child(
         )
     heard.listen(ctx)
     heard.hear_all(execution)
+    if not runs_in_memory(workflow):
+        raise ChildError(
+            f"{_name_of(workflow)} is on {type(workflow.runtime).__name__}, which keeps its runs "
+            "itself. Give run_child an instance of its own that nothing else serves."
+        )
     place = heard.place_of(execution, f"child:{key}")
-    children = state_of_run(_Children).children
+    children = state_of_run(_Children)
     if not heard.takes_over(execution):
-        if place in children:
-            children[place].refuse_late(ctx, heard)
+        children.refuse_late(place, ctx, heard)
         await stand_aside(ctx, place)
-    child = children.setdefault(place, _Child(place))
+    child = children.at(place, execution)
     if not child.recall(ctx):
         await stand_aside(ctx, place)
     call = heard.call(execution)
@@ -131,9 +150,9 @@ async def run_child(
                 await child.advance(ctx, workflow, execution, heard, inputs)
     finally:
         child.keep(ctx, execution)
-    for request_id in child.waited:
-        forget_waiter(execution, request_id)
-    return child.result(workflow)
+    for waiter_id in child.waited:
+        forget_waiter(execution, waiter_id)
+    return child.result(workflow, execution)
 
 
 def _execution() -> Execution:
@@ -147,7 +166,24 @@ class _Children:
     """The runs within the steps of one run, by their places, in one process."""
 
     def __init__(self) -> None:
-        self.children: dict[str, _Child] = {}
+        self._children: dict[str, tuple[_Child, Execution]] = {}
+
+    def at(self, place: str, execution: Execution) -> _Child:
+        """Return the child that has this place in a call of the step."""
+        self._children = {
+            known: (child, call)
+            for known, (child, call) in self._children.items()
+            if not has_completed(call)
+        }
+        child, _ = self._children.get(place, (None, None))
+        child = child or _Child(place)
+        self._children[place] = child, execution
+        return child
+
+    def refuse_late(self, place: str, ctx: Context[Any], heard: Heard) -> None:
+        """Refuse what has come too late for the child that has this place."""
+        if place in self._children:
+            self._children[place][0].refuse_late(ctx, heard)
 
 
 class _Child:
@@ -156,7 +192,7 @@ class _Child:
     Attributes:
         place: Names it within the outer run.
         ended: Whether it has a result.
-        waited: Ids of the requests that the step has waited with on its behalf.
+        waited: Ids of the waiters that the step has had on its behalf.
     """
 
     def __init__(self, place: str) -> None:
@@ -168,6 +204,7 @@ class _Child:
         self._is_kept = True
         self._paused: PausedRun | None = None
         self._closed: dict[str, ReviewRecord] = {}
+        self._ended_now: tuple[Execution, Any] | None = None
         self._lock = asyncio.Lock()
 
     # ----------------------------------------------------------------- what is kept
@@ -198,12 +235,13 @@ class _Child:
 
     def _wait_as(self, paused: PausedRun) -> None:
         self._paused = paused
-        ids = (request.request_id for request in paused.requests)
+        ids = (waiter_id for asked in paused.requests for waiter_id in _waits_for(asked.request))
         self.waited = tuple(dict.fromkeys((*self.waited, *ids)))
         self._kept, self._is_kept = {"paused": paused.model_dump_json()}, False
 
-    def _end_with(self, workflow: Workflow, result: Any) -> None:
+    def _end_with(self, workflow: Workflow, execution: Execution, result: Any) -> None:
         self.ended, self._paused, self._is_kept = True, None, False
+        self._ended_now = execution, result
         try:
             self._kept = {"result": serializer_for(workflow).serialize(result)}
         except UnserializableState:
@@ -211,8 +249,10 @@ class _Child:
             # cannot be stored is found there, and told.
             self._kept = {"object": result}
 
-    def result(self, workflow: Workflow) -> Any:
-        """Return what it came to."""
+    def result(self, workflow: Workflow, execution: Execution) -> Any:
+        """Return what it came to: as it is the first time, then as it was kept."""
+        if self._ended_now is not None and self._ended_now[0] is execution:
+            return self._ended_now[1]
         if "object" in self._kept:
             return self._kept["object"]
         return serializer_for(workflow).deserialize(self._kept["result"])
@@ -231,24 +271,26 @@ class _Child:
         async with self._lock:
             if self.ended:
                 return
+            serializer = serializer_for(workflow)
             parent = origin_of(run_id_of(ctx))
-            step = f"{workflow_of(ctx).workflow_name}.{step_of(execution)}"
+            step = f"{_name_of(workflow_of(ctx))}.{step_of(execution)}"
             origin = Origin(parent.run_id, (*parent.path, step))
-            run_id = self._run_id(ctx, parent)
             if self._paused is None:
-                with sharing_effects(), starting_from(run_id, origin):
+                run_id = self._run_id(ctx, parent)
+                with sharing_effects(serializer), starting_from(run_id, origin):
                     handler = workflow.run(run_id=run_id, **inputs)
-                    await self._drive(ctx, workflow, handler)
+                    await self._drive(ctx, workflow, execution, handler)
                 return
             if not (told := self.untold(heard)):
                 return
             accepted = self._accepted(ctx, told)
             if accepted:
-                fitting = fit(workflow, self._paused)
+                fitting = fit(workflow, self._paused, present_migrations())
                 refused: list[ReviewRefusedEvent] = []
-                with sharing_effects(), starting_from(run_id, origin):
+                # The outer run may have come by another id since, on another runtime.
+                with sharing_effects(serializer), starting_from(self._paused.run_id, origin):
                     handler = restore(workflow, fitting, accepted, refused=refused)
-                    await self._drive(ctx, workflow, handler)
+                    await self._drive(ctx, workflow, execution, handler)
                 for event in refused:
                     ctx.write_event_to_stream(event)
             # Only now: if the inner run fails, and the step is tried again, they are told again.
@@ -260,13 +302,19 @@ class _Child:
         """Return its id: the same when the outer run is begun again after a crash."""
         return f"{parent.run_id[:_ID_LIMIT]}-{digest_of([run_id_of(ctx), self.place])[:16]}"
 
-    async def _drive(self, ctx: Context[Any], workflow: Workflow, handler: WorkflowHandler) -> None:
+    async def _drive(
+        self,
+        ctx: Context[Any],
+        workflow: Workflow,
+        execution: Execution,
+        handler: WorkflowHandler,
+    ) -> None:
         seen: list[Any] = []
         showing = asyncio.create_task(self._show(ctx, handler, seen))
         try:
             state = await until_idle(handler)
             if state is None:
-                self._end_with(workflow, result_of(handler))
+                self._end_with(workflow, execution, result_of(handler))
                 return
             paused = snapshot(handler, state, streamed=seen, clock=_clock_of(workflow))
             if not paused.requests:
@@ -332,7 +380,11 @@ class _Child:
 
     def refuse_late(self, ctx: Context[Any], heard: Heard) -> None:
         """Refuse what has come for requests that are closed, but for answers that were taken."""
+        paused = self._paused.requests if self._paused is not None else ()
+        open_ids = {request.request_id for request in paused}  # perhaps just being told
         for request_id, record in self._closed.items():
+            if request_id in open_ids:
+                continue
             for answer in heard.unheard(request_id):
                 try:
                     take_answer(record, answer)
@@ -344,15 +396,30 @@ class _Child:
         assert self._paused is not None  # noqa: S101 - it has not ended
         check_can_wait(ctx)
         heard.rest(execution)
-        for request in self._paused.requests:
-            waiter = wait_too(
-                execution,
-                ReviewResponseEvent,
-                request.request_id,
-                {"request_id": request.request_id},
-                ReviewRequestEvent(request=request.request),
-            )
+        for asked in self._paused.requests:
+            request = asked.request
+            requirements = {"request_id": request.request_id}
+            for waiter_id, kind in _waits_for(request).items():
+                question = ReviewRequestEvent(request=request) if kind is _ANSWER else None
+                waiter = wait_too(execution, kind, waiter_id, requirements, question)
         end_waiting(waiter)
+
+
+def _waits_for(request: ReviewRequest) -> dict[str, type[Told]]:
+    """Return what can come for a request, by the id of the waiter for it."""
+    request_id = request.request_id
+    found: dict[str, type[Told]] = {request_id: _ANSWER}
+    if request.gate not in (INLINE_GATE, WAIT_GATE, EVENT_GATE):
+        found[f"{request_id}:withdraw"] = ReviewWithdrawEvent
+        if request.rungs:
+            found[f"{request_id}:deadline"] = ReviewDeadlineEvent
+    return found
+
+
+def _name_of(workflow: Workflow) -> str:
+    """Return what people call a workflow: of an agent its name, else that of the class."""
+    name = getattr(workflow, "name", None)
+    return name if isinstance(name, str) and name else type(workflow).__name__
 
 
 def _clock_of(workflow: Workflow) -> Clock:

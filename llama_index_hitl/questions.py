@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from workflows import Context
@@ -40,6 +40,7 @@ from llama_index_hitl.events import (
     ReviewRequestEvent,
     ReviewResponseEvent,
     ReviewUpdatedEvent,
+    Told,
 )
 from llama_index_hitl.forms import check_decision, problems_of
 from llama_index_hitl.lifecycle import open_record, take_answer
@@ -62,7 +63,7 @@ from llama_index_hitl.models import (
 )
 from llama_index_hitl.policies import tally
 
-resolve_from_every_snapshot(ReviewRequestEvent, ReviewResponseEvent, ReviewUpdatedEvent)
+resolve_from_every_snapshot(ReviewRequestEvent, ReviewUpdatedEvent, *get_args(Told))
 
 _INLINE = (
     DecisionKind.APPROVE,
@@ -312,8 +313,9 @@ def _request(ctx: Context[Any], question: Question, place: str, clock: Clock) ->
 
 
 def _what_is_asked(request: ReviewRequest) -> str:
-    # Of questions that older versions asked the workflow is not known.
-    own = {"request_id", "run_id", "workflow", "created_at", "digest"}
+    # Of questions that older versions asked the workflow is not known; and what leads to the run
+    # may have been given other names since.
+    own = {"request_id", "run_id", "workflow", "path", "created_at", "digest"}
     return digest_of(request.model_dump(mode="json", exclude=own))
 
 

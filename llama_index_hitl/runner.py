@@ -77,7 +77,7 @@ from llama_index_hitl.stores.protocol import (
     StoredRequest,
 )
 
-__all__ = ["Check", "Due", "Receipt", "Redact", "Runner", "Submission", "Watch"]
+__all__ = ["Check", "Due", "GrantDesk", "Receipt", "Redact", "Runner", "Submission", "Watch"]
 
 DEFAULT_LEASE = timedelta(seconds=60)
 MAX_ATTEMPTS = 5
@@ -540,7 +540,7 @@ class Runner:
         Raises:
             UnknownRequest: There is none with that id.
             AlreadyAnswered: It is decided, or this person has voted otherwise.
-            NotAllowed: They may not answer it.
+            NotAllowed: They may not answer it, or not give the standing approval with it.
             InvalidAnswer: The decision does not fit the request.
             StaleRequest: It was about something else than what the request shows.
             RequestExpired: It came too late.

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import metadata
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 from weakref import WeakKeyDictionary
 
 from pydantic import (
@@ -77,7 +77,7 @@ from llama_index_hitl.events import (
 from llama_index_hitl.forms import check_decision, problems_of
 from llama_index_hitl.gates import gates_of
 from llama_index_hitl.lifecycle import open_record, take_answer
-from llama_index_hitl.migrations import Migration, Waited, apply
+from llama_index_hitl.migrations import Migration, Waited, apply, using_migrations
 from llama_index_hitl.models import (
     UNCHECKED,
     Answer,
@@ -536,7 +536,7 @@ def _with_words(waits: Sequence[Wait], questions: Sequence[Event]) -> list[Wait]
 
 
 def _is_ours(wait: Wait) -> bool:
-    return wait.event_type is ReviewResponseEvent or wait.waiter_id.startswith("aside-")
+    return wait.event_type in get_args(Told) or wait.waiter_id.startswith("aside-")
 
 
 def _name_of(kind: type) -> str:
@@ -596,7 +596,8 @@ def resume(
         check_decision(record.request, answer.decision)
         records[answer.request_id] = take_answer(record, answer)
     told = [ReviewResponseEvent(answer=answer) for answer in answers]
-    return restore(workflow, fitting, told, types=types)
+    with using_migrations(migrations):
+        return restore(workflow, fitting, told, types=types)
 
 
 def fit(
@@ -701,7 +702,9 @@ def restore(
 
     def requirements(step: str, waiter_id: str, event_type: type[Event]) -> Mapping[str, Any]:
         if event_type is ReviewResponseEvent:
-            return {"request_id": waiter_id}  # how `ask` names its waits
+            return {"request_id": waiter_id}  # how `ask` and `run_child` name their waits
+        if event_type in get_args(Told):
+            return {"request_id": waiter_id.rpartition(":")[0]}
         required = serializer.deserialize_value(kept.get((step, waiter_id), {}))
         return cast("Mapping[str, Any]", required)
 

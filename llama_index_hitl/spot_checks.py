@@ -136,24 +136,17 @@ class SpotChecks:
             reviewer: That this person may look at only.
             workflow: Of the workflow with this name (`Workflow.workflow_name`) only.
             gate: Of this gate only.
-            limit: How many at most, from 1.
+            limit: How many at most, from 1; a page may have fewer, and yet not be the last.
             after: The `after` of the page before.
         """
         person = Reviewer(id=reviewer) if isinstance(reviewer, str) else reviewer
-        found: list[ReviewRecord] = []
+        query = replace(_query(workflow, gate), limit=limit, after=after)
         while True:
-            page = await self._store.requests(
-                replace(_query(workflow, gate), limit=limit - len(found), after=after)
-            )
-            for stored in page:
-                record = stored.record
-                if not _was_picked(record) or record.spot_check is not None:
-                    continue
-                if person is None or _why_not(record, person) is None:
-                    found.append(record)
-            after = page.after
-            if after is None or len(found) == limit:
-                return Page(tuple(found), after)
+            page = await self._store.requests(query)
+            found = tuple(s.record for s in page if _waits_for(s.record, person))
+            if found or page.after is None:
+                return Page(found, page.after)
+            query = replace(query, after=page.after)  # all of these have been looked at
 
     async def judge(
         self, request_id: str, *, right: bool, by: Reviewer | str, comment: str = ""
@@ -204,7 +197,7 @@ class SpotChecks:
         stored = await self._store.request(request_id)
         if stored is None:
             raise UnknownRequest(request_id)
-        if not _was_picked(stored.record):
+        if _was_picked(stored.record) is None:
             raise NotPicked(request_id)
         return stored
 
@@ -246,15 +239,19 @@ class SpotChecks:
             since: Approved at this instant or later only.
             until: Approved before this instant only.
             listed: How many of those that were wrong to list at most.
+
+        Raises:
+            ValueError: An instant has no time zone.
+            StoreError: The store cannot be reached, or a request in it cannot be read.
         """
         picked, checked, wrong = Counter[str](), Counter[str](), Counter[str]()
         wrong_records: list[ReviewRecord] = []
         query = replace(_query(workflow, gate), created_before=until, limit=_PAGE)
-        async with aclosing(all_requests(self._store, query)) as requests:
+        async with aclosing(all_requests(self._store, query, since=since)) as requests:
             async for stored in requests:
                 record = stored.record
                 name = _was_picked(record)
-                if not name or (since is not None and record.request.created_at < since):
+                if name is None:
                     continue
                 picked[name] += 1
                 if record.spot_check is None:
@@ -289,6 +286,13 @@ def _was_picked(record: ReviewRecord) -> str | None:
         return None  # the tag is somebody's own
     by_rule = bool(record.answers) and record.answers[-1].by.kind == "rule"
     return rule.rule if by_rule else None
+
+
+def _waits_for(record: ReviewRecord, person: Reviewer | None) -> bool:
+    """Tell whether a request is still to be looked at, and this person may."""
+    if _was_picked(record) is None or record.spot_check is not None:
+        return False
+    return person is None or _why_not(record, person) is None
 
 
 def _why_not(record: ReviewRecord, person: Reviewer) -> str | None:

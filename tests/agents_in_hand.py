@@ -1,4 +1,4 @@
-"""Agents whose runs are paused, answered and resumed by hand, for the tests of guarded tools."""
+"""Agents whose runs are answered, paused and resumed by hand; for tests of guarded tools."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

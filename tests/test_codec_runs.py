@@ -11,9 +11,8 @@ from typing import Any
 import aiosqlite
 import pytest
 from flows import Live, asked, drafts, made, stages, transfers
-from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
+from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ToolCallResult
 from llama_index.core.llms import ChatMessage
-from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.memory import (
     ChatMemoryBuffer,
     ChatSummaryMemoryBuffer,
@@ -315,9 +314,9 @@ async def test_what_an_agent_that_has_called_tools_came_to_can_be_stored():
         again = serializer.deserialize(serializer.serialize(value))
         again = again.result if isinstance(again, StopEvent) else again
         assert str(again) == "3"
-        # As the field is declared, and not the results that LlamaIndex puts there.
+        # The results that LlamaIndex puts there, although the field declares the calls only.
         (made,) = again.tool_calls
-        assert type(made) is ToolSelection
+        assert type(made) is ToolCallResult
         assert (made.tool_name, made.tool_kwargs) == ("add", {"a": 1, "b": 2})
 
 

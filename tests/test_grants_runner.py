@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from durable import kinds
 from grants import NOON, Bank, asked, grant_by_answer, runner_on, transfer
+from workflows import Context, Workflow, step
+from workflows.events import Event, StartEvent, StopEvent
 
-from llama_index_hitl import Approve, Reject, Reviewer
+from llama_index_hitl import (
+    Approve,
+    Question,
+    Reject,
+    Reviewer,
+    ask,
+)
+from llama_index_hitl._grantbook import StoredGrants
 from llama_index_hitl.audit import AuditKind, verify
 from llama_index_hitl.authorizers import Action
 from llama_index_hitl.errors import (
@@ -21,8 +31,9 @@ from llama_index_hitl.errors import (
     NotAllowed,
     UnknownGrant,
 )
-from llama_index_hitl.models import GrantTerms
-from llama_index_hitl.stores import GrantQuery, MemoryStore, Store
+from llama_index_hitl.grants import GuardedCall
+from llama_index_hitl.models import GrantOffer, GrantTerms
+from llama_index_hitl.stores import Commit, GrantQuery, MemoryStore, Store
 from llama_index_hitl.testing import ManualClock
 from llama_index_hitl.testing.faults import Fault, FaultyStore, Point
 
@@ -86,6 +97,22 @@ async def test_the_grant_and_its_use_are_on_record(store: Store) -> None:
         "used": 1,
         "spent": {"amount": "49.25"},
     }
+
+
+async def test_what_must_not_be_on_record_is_left_out_there_too() -> None:
+    def without_amounts(kind: Any, data: Any) -> Any:
+        hidden = ("terms", "spent") if str(kind).startswith("grant") else ()
+        details = {k: v for k, v in data.get("details", {}).items() if k not in hidden}
+        return {**data, "details": details}
+
+    runner = runner_on(MemoryStore(), redact=without_amounts)
+    grant = await grant_by_answer(runner, in_total={"amount": 99})
+    await transfer(runner, "second", 49)
+    await runner.grants.revoke(grant.grant_id, by="ann", reason="enough")
+    entries = [r.entry for key in ("first", "second") for r in await runner.history(key)]
+    about = {e.kind: e.details for e in entries if e.kind.startswith("grant")}
+    assert set(about) == {"granted", "grant_used", "grant_revoked"}
+    assert not any(details.keys() & {"terms", "spent"} for details in about.values())
 
 
 async def test_the_same_answer_again_gives_no_second_grant(store: Store) -> None:
@@ -276,6 +303,19 @@ async def test_a_replay_with_other_arguments_is_not_covered_by_the_use_before() 
     assert (await runner.grants.get(grant.grant_id)).used == 1
 
 
+@pytest.mark.parametrize(
+    "amount", [[[[]]] * 3 + [object()], float("nan"), 10**5_000], ids=["object", "NaN", "huge"]
+)
+async def test_a_call_that_nobody_could_know_again_is_not_covered(amount: Any) -> None:
+    runner = runner_on(MemoryStore())
+    grant = await give(runner)
+    call = GuardedCall.model_construct(
+        tool="transfer", version="v1", agent="teller", arguments={"amount": amount}
+    )
+    assert await Book(runner, "run").use_call(call, key="hostile") is None
+    assert (await runner.grants.get(grant.grant_id)).used == 0
+
+
 async def test_what_lapses_first_is_used_first() -> None:
     runner = runner_on(MemoryStore())
     terms = {
@@ -306,17 +346,16 @@ class Book:
     """The grants in a runner's store, as a step of a run finds them."""
 
     def __init__(self, runner: Any, run_id: str) -> None:
-        from llama_index_hitl._grantbook import StoredGrants
-
         self._book = StoredGrants(
             runner.store, runner._outbox, run_id, workflow="bank", owner="me", clock=runner._clock
         )
 
     async def use(self, amount: Any, *, key: str) -> Any:
-        from llama_index_hitl.grants import GuardedCall
-
         arguments = {"amount": amount, "to": "Bob"}
         call = GuardedCall(tool="transfer", version="v1", agent="teller", arguments=arguments)
+        return await self.use_call(call, key=key)
+
+    async def use_call(self, call: GuardedCall, *, key: str) -> Any:
         return await self._book.use(call, key=key)
 
 
@@ -400,3 +439,93 @@ async def test_grants_are_listed_in_pages_by_what_they_are_about(store: Store) -
     assert len(await runner.grants.list(agent="teller")) == 0
     assert len(await runner.grants.list(agent="", workflow="bank")) == 3
     assert len(await store.grants(GrantQuery(request_id="none"))) == 0
+
+
+# --------------------------------------------------------------------------- approvals that fail
+
+OFFER = GrantOffer(tool="transfer", agent="teller", version="v1")
+
+
+async def test_a_grant_goes_with_the_approval_that_the_workflow_refuses(store: Store) -> None:
+    runner = runner_on(store)
+    given = await grant_by_answer(runner, uses=9)
+    (message,) = await store.messages("first")
+    # As if the run had come to ask something else than what was approved.
+    stale = replace(message, payload={**message.payload, "digest": "of something else"})
+    await store.commit(Commit(applied=(message.message_id,), messages=(stale,)))
+    assert (await runner.advance("first")).status == "waiting"
+    gone = await runner.grants.get(given.grant_id)
+    assert (gone.revoked_at, gone.revoked_by) == (NOON, "rule:run")
+    assert kinds(await runner.history("first")) == [
+        "started",
+        "opened",
+        "answered",
+        "granted",
+        "refused",
+        "grant_revoked",
+        "reopened",
+    ]
+    assert await transfer(runner, "second") is None
+    # It is open again, and can be approved with another grant.
+    request_id = await asked(runner, "first")
+    assert request_id == given.request_id
+    await runner.answer(request_id, Approve(grant=GrantTerms(uses=9)), by="ann")
+    await runner.advance("first")
+    assert await runner.result("first") == "approved"
+    (grant,) = await runner.grants.list()
+    assert grant.grant_id != given.grant_id
+
+
+class First(Event):
+    pass
+
+
+class Second(Event):
+    pass
+
+
+class Hasty(Workflow):
+    """Asks twice at once, and ends when the first one is answered."""
+
+    meanwhile: ClassVar[Any] = None
+
+    @step
+    async def both(self, ctx: Context, ev: StartEvent) -> First | Second | None:
+        ctx.send_event(First())
+        ctx.send_event(Second())
+        return None
+
+    @step
+    async def first(self, ctx: Context, ev: First) -> StopEvent:
+        await ask(ctx, Question(title="First"))
+        await type(self).meanwhile()
+        return StopEvent(result="ended")
+
+    @step
+    async def second(self, ctx: Context, ev: Second) -> StopEvent:
+        await ask(ctx, Question(title="Second", grantable=OFFER))
+        return StopEvent(result="second")
+
+
+async def test_a_grant_goes_with_an_approval_that_comes_when_the_run_has_gone_on(
+    store: Store,
+) -> None:
+    runner = runner_on(store, workflows={"hasty": Hasty(timeout=None)})
+    await runner.start("hasty", run_id="run")
+    open_now = {r.request.title: r.request_id for r in await runner.pending(run_id="run")}
+    assert set(open_now) == {"First", "Second"}
+
+    async def meanwhile() -> None:
+        approval = Approve(grant=GrantTerms())
+        await runner_on(store).answer(open_now["Second"], approval, by="ann")
+        assert len(await runner.grants.list()) == 1
+
+    Hasty.meanwhile = meanwhile
+    await runner.answer(open_now["First"], Approve(), by="ann")
+    await runner.advance("run")
+    assert await runner.result("run") == "ended"
+    (grant,) = await runner.grants.list(active=False)
+    assert runner.grants.state_of(grant) == "revoked"
+    assert grant.revoked_because == "the run has ended"
+    said = kinds(await runner.history("run"))
+    assert said.index("granted") < said.index("grant_revoked")

@@ -98,6 +98,21 @@ async def test_an_edit_is_judged_by_what_was_proposed(store: Store) -> None:
     assert (report.would_reject, report.overruled) == (1, {HumanDecision.EDITED: 1})
 
 
+async def test_an_edit_that_changes_nothing_is_an_approval(store: Store) -> None:
+    await pay(bank_on(store), 50, Edit(subject={"to": "Ada", "amount": 50}))
+    report = await replay(store, SMALL)
+    assert (report.would_approve, report.disagreed) == (1, 0)
+
+
+async def test_an_instant_without_a_time_zone_is_refused() -> None:
+    naive = datetime(2026, 1, 1)  # noqa: DTZ001
+    for options in ({"since": naive}, {"until": naive}):
+        with pytest.raises(ValueError, match="needs a time zone"):
+            await replay(MemoryStore(), never(), **options)
+        with pytest.raises(ValueError, match="needs a time zone"):
+            await bank_on(MemoryStore()).spot_checks.report(**options)
+
+
 async def test_only_what_people_decided_counts(store: Store) -> None:
     clock = ManualClock(NOON)
     by_rule = bank_on(store, first_match(threshold("amount", below=5, then="approve")), clock=clock)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from durable import NOON, kinds
-from rollout import OK, bank_on, pay
+from durable import NOON, kinds, only, runner_on
+from rollout import OK, Transfer, bank_on, pay
+from workflows import Context, Workflow, step
+from workflows.events import StartEvent, StopEvent
 
-from llama_index_hitl import Reviewer, ReviewRequest
+from llama_index_hitl import Approve, Approved, Review, Reviewer, ReviewRequest
 from llama_index_hitl.audit import verify
 from llama_index_hitl.authorizers import Action
 from llama_index_hitl.errors import AlreadyChecked, NotAllowed, NotPicked, UnknownRequest
-from llama_index_hitl.lifecycle import decide_without_person, open_record
-from llama_index_hitl.models import Answer, Approve, RuleResult, RuleVerdict, SpotCheck
+from llama_index_hitl.lifecycle import decide_without_person, open_record, take_answer
+from llama_index_hitl.models import Answer, RuleResult, RuleVerdict, SpotCheck
 from llama_index_hitl.rules import first_match, never, shadow, spot_check, threshold
 from llama_index_hitl.stores import MemoryStore, RequestQuery, Store
 from llama_index_hitl.stores.protocol import Commit, StoredRequest
@@ -175,6 +177,29 @@ async def test_the_time_of_a_judgement_is_not_before_the_decision() -> None:
     assert (await behind.spot_checks.judge(request_id, right=True, by="al")).spot_check.at == NOON
 
 
+class Slow:
+    """Takes its time to vouch for somebody: meanwhile others get ahead."""
+
+    def __init__(self, store: Store, *, meanwhile: dict[str, Any]) -> None:
+        self._store = store
+        self._meanwhile = meanwhile
+
+    async def authorize(
+        self, by: Reviewer, action: Action, *, run_id: str, request: ReviewRequest | None
+    ) -> Reviewer:
+        await bank_on(self._store).spot_checks.judge(request.request_id, **self._meanwhile)
+        return by
+
+
+async def test_who_was_overtaken_is_told_who_was_first(store: Store) -> None:
+    request_id = (await pay(bank_on(store, EVERY), 50)).request_id
+    slow = bank_on(store, authorizer=Slow(store, meanwhile={"right": False, "by": "bob"}))
+    with pytest.raises(AlreadyChecked, match=r"bob at .* wrong"):
+        await slow.spot_checks.judge(request_id, right=True, by="alice")
+    first = await slow.spot_checks.judge(request_id, right=False, by="bob")
+    assert (first.spot_check.by, first.spot_check.right) == ("bob", False)
+
+
 async def test_of_two_who_judge_at_once_one_is_first(store: Store) -> None:
     request_id = (await pay(bank_on(store, EVERY), 50)).request_id
     outcomes = await asyncio.gather(
@@ -208,19 +233,56 @@ async def test_a_judgement_and_its_audit_row_are_stored_together_or_not_at_all(w
     assert kinds(await store.audit(record.request.run_id)).count("spot_checked") == 1
 
 
-async def test_what_comes_after_a_judgement_leaves_it_alone(store: Store) -> None:
-    """A run may go on, be recovered or be cancelled after somebody has looked."""
-    small = first_match(threshold("amount", at_most=10, then="approve"))
-    runner = bank_on(store, spot_check(small, 1, salt="s"))
-    waits = await pay(runner, 500)  # another run, which stays open
-    record = await pay(runner, 5)
-    judged = await runner.spot_checks.judge(record.request_id, right=True, by="alice")
-    await runner.answer(waits.request_id, Approve(), by="alice")
-    await runner.recover()
-    await runner.sweep()
-    await runner.advance(record.request.run_id)
-    assert await runner.get(record.request_id) == judged
-    assert (await runner.get(waits.request_id)).status == "approved"
+class Batch(Workflow):
+    """A small transfer, which a rule lets pass, beside a large one, which waits for a person."""
+
+    broken: ClassVar[bool] = True
+
+    @step
+    async def plan(self, ctx: Context, ev: StartEvent) -> Transfer | None:
+        for amount in (5, 500):
+            ctx.send_event(Transfer(amount=amount))
+        return None
+
+    approval = Review(
+        Transfer,
+        when=spot_check(
+            first_match(threshold("amount", at_most=10, then="approve")), 1, salt="2026"
+        ),
+    )
+
+    @step
+    async def pay(self, ctx: Context, ev: Approved) -> StopEvent | None:
+        if ev.subject.amount == 5:
+            return None
+        if type(self).broken:
+            raise ConnectionError("the bank is closed")
+        return StopEvent(result="paid")
+
+
+async def test_what_becomes_of_the_run_leaves_a_judgement_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process dies, a step fails and is tried again, and the run ends, after somebody looked."""
+    runner = runner_on(store, workflows={"batch": Batch(timeout=None)})
+    run = await runner.start("batch")
+    (small,) = await runner.spot_checks.pending()
+    judged = await runner.spot_checks.judge(small.request_id, right=True, by="alice")
+    large = await only(runner, run.run_id)
+    await runner.answer(large.request_id, Approve(), by="alice")
+
+    dying = FaultyStore(store, at="fail", when="before")
+    with pytest.raises(Fault):
+        await runner_on(dying, workflows={"batch": Batch(timeout=None)}).advance(run.run_id)
+    later = ManualClock(NOON + timedelta(hours=1))
+    runner = runner_on(store, clock=later, workflows={"batch": Batch(timeout=None)})
+    assert (await runner.recover())[0].status == "failed"
+    monkeypatch.setattr(Batch, "broken", False)
+    assert (await runner.retry(run.run_id, by="alice")).status == "finished"
+
+    assert await runner.get(small.request_id) == judged
+    rows = await runner.history(run.run_id)
+    assert (kinds(rows).count("spot_checked"), verify(rows)) == (1, ())
 
 
 async def test_the_error_rate_is_that_of_those_that_were_looked_at(store: Store) -> None:
@@ -255,15 +317,34 @@ async def test_the_error_rate_is_that_of_those_that_were_looked_at(store: Store)
     assert {record.request_id for record in left} == {ids[4], later}
 
 
-async def test_pages_of_what_is_pending_are_full(store: Store) -> None:
-    runner = bank_on(store, EVERY)
-    ids = [(await pay(runner, amount)).request_id for amount in range(7)]
-    for request_id in ids[::2]:
-        await runner.spot_checks.judge(request_id, right=True, by="alice")
-    first = await runner.spot_checks.pending(limit=2)
-    second = await runner.spot_checks.pending(limit=2, after=first.after)
-    assert len(first) == 2
-    assert {r.request_id for r in (*first, *second)} == set(ids[1::2])
+async def test_what_is_pending_comes_in_pages_of_which_none_is_empty(store: Store) -> None:
+    clock = ManualClock(NOON)
+    runner = bank_on(store, EVERY, clock=clock)
+    ids = []
+    for amount in range(7):
+        ids.append((await pay(runner, amount)).request_id)
+        clock.advance(timedelta(minutes=1))
+    for judged in (0, 1, 2, 5):
+        await runner.spot_checks.judge(ids[judged], right=True, by="alice")
+    pages, after = [], None
+    while not pages or after is not None:
+        page = await runner.spot_checks.pending(limit=2, after=after)
+        pages.append([record.request_id for record in page])
+        after = page.after
+    assert pages == [ids[3:4], ids[4:5], ids[6:]]
+
+
+async def test_what_a_person_decided_is_no_spot_check() -> None:
+    store = MemoryStore()
+    await picked(store)
+    request = (await store.request("picked-1")).record.request
+    asked = ReviewRequest(**{**dict(request), "request_id": "asked-1", "digest": ""})
+    record = take_answer(open_record(asked), Answer.to(asked, Approve(), by="al", at=NOON))
+    await store.commit(Commit(requests=(StoredRequest(run_id="r", record=record),)))
+    checks = bank_on(store).spot_checks
+    assert [r.request_id for r in await checks.pending()] == ["picked-1"]
+    with pytest.raises(NotPicked):
+        await checks.judge("asked-1", right=True, by="bob")
 
 
 async def test_nothing_on_trial_is_picked(store: Store) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from llama_index.core.tools.types import DefaultToolFnSchema, ToolMetadata
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from llama_index_hitl._proposals import data_of, dropped
-from llama_index_hitl.errors import FieldProblem
+from llama_index_hitl._proposals import built, data_of, dropped
+from llama_index_hitl.errors import FieldProblem, SubjectError, ToolError
 from llama_index_hitl.forms import problems_of
 from llama_index_hitl.models import JsonObject, Subject, digest_of
 
@@ -23,7 +23,7 @@ class InvalidArguments(ValueError):
         problems: What is wrong, field by field.
     """
 
-    def __init__(self, problems: list[FieldProblem]) -> None:
+    def __init__(self, *problems: FieldProblem) -> None:
         super().__init__("; ".join(str(problem) for problem in problems))
         self.problems = problems
 
@@ -33,14 +33,17 @@ class Arguments:
     """The arguments of one call, validated by the tool's own schema.
 
     Attributes:
-        model: They, of the schema's type.
-        data: They as JSON: what is shown and approved.
-        given: Names of those that are passed to the tool; for all others its defaults hold.
+        schema: The model of the tool's arguments.
+        data: They as JSON, under the names that the schema gives them: what is shown and approved.
+        given: Fields that are passed to the tool: all but those that nobody gave and that are None,
+            which many servers of tools do not take.
+        digest: Tells calls apart by what their callers gave, without defaults.
     """
 
-    model: BaseModel
+    schema: type[BaseModel]
     data: JsonObject
     given: frozenset[str]
+    digest: str
 
     @classmethod
     def read(cls, metadata: ToolMetadata, raw: Mapping[str, Any]) -> Arguments:
@@ -48,32 +51,57 @@ class Arguments:
 
         Raises:
             InvalidArguments: It does not fit the schema, or holds what the schema does not know.
+            ToolError: The schema makes something else of its own output.
         """
         schema = schema_of(metadata)
         try:
-            model = schema.model_validate(raw)
+            model = built(schema, dict(raw))
             data = data_of(model)
             Subject(type="", data=data)  # such as NaN, which JSON cannot carry
         except ValidationError as error:
-            raise InvalidArguments(list(problems_of(error))) from None
+            raise InvalidArguments(*problems_of(error)) from None
         except RecursionError:
-            raise InvalidArguments([FieldProblem("", "this is nested too deeply")]) from None
-        names = {field.alias: name for name, field in schema.model_fields.items() if field.alias}
-        plain = {names.get(key, key): value for key, value in raw.items()}
-        if unknown := [path.removeprefix(".") for path in dropped(plain, data, "")]:
-            raise InvalidArguments([FieldProblem(n, "there is no such argument") for n in unknown])
-        return cls(model, data, frozenset(model.model_fields_set))
+            raise InvalidArguments(FieldProblem("", "this is nested too deeply")) from None
+        except (SubjectError, ValueError) as error:
+            raise InvalidArguments(FieldProblem("", str(error))) from None
+        by_name = model.model_dump(mode="json")
+        if unknown := {*dropped(raw, data, "")} & {*dropped(raw, by_name, "")}:
+            raise InvalidArguments(
+                *(
+                    FieldProblem(path.removeprefix("."), "there is no such argument")
+                    for path in sorted(unknown)
+                )
+            )
+        if data_of(built(schema, deepcopy(data))) != data:
+            raise ToolError(
+                f"The schema of {metadata.name} makes something else of what it has validated, so "
+                "the tool would get other arguments than a person sees. Let its validators leave "
+                "alone what they have returned."
+            )
+        written = cast("JsonObject", model.model_dump(mode="json", exclude_unset=True))
+        given = model.model_fields_set | {name for name, value in model if value is not None}
+        return cls(schema, data, frozenset(given), digest_of(written))
+
+    @property
+    def model(self) -> BaseModel:
+        """They, of the schema's type, made anew: nobody else holds any of it."""
+        return built(self.schema, deepcopy(self.data))
+
+    def kept(self, data: JsonObject, given: frozenset[str]) -> Arguments:
+        """Return the arguments of the same call as they were when it was first made."""
+        return replace(self, data=data, given=given)
 
     def edited(self, model: BaseModel) -> Arguments:
         """Return the arguments as a person has edited them."""
         data = data_of(model)
-        changed = {name for name in data if data[name] != self.data.get(name)}
-        return Arguments(model, data, self.given | changed)
+        by_name, before = model.model_dump(mode="json"), self.model.model_dump(mode="json")
+        changed = {name for name in by_name if by_name[name] != before.get(name)}
+        return replace(self, data=data, given=self.given | changed)
 
     def for_call(self) -> dict[str, Any]:
-        """Return what the tool is called with, made anew: nobody else holds any of it."""
-        model = type(self.model).model_validate(self.data)
-        fields = type(self.model).model_fields
+        """Return what the tool is called with, of the types that the schema declares."""
+        model = self.model
+        fields = type(model).model_fields
         values = {**dict(model), **(model.model_extra or {})}
         return {
             (fields[name].alias or name) if name in fields else name: values[name]
@@ -82,18 +110,14 @@ class Arguments:
         }
 
 
-@lru_cache(maxsize=256)
-def _by_name(schema: type[BaseModel]) -> type[BaseModel]:
-    """Return a schema whose fields can be given by name also where they have an alias."""
-    if not any(field.alias for field in schema.model_fields.values()):
-        return schema
-    namespace = {"model_config": ConfigDict(populate_by_name=True), "__module__": schema.__module__}
-    return cast("type[BaseModel]", type(schema.__name__, (schema,), namespace))
-
-
 def schema_of(metadata: ToolMetadata) -> type[BaseModel]:
     """Return the model of a tool's arguments; a tool without one takes one text, `input`."""
-    return _by_name(metadata.fn_schema or DefaultToolFnSchema)
+    return metadata.fn_schema or DefaultToolFnSchema
+
+
+def shape_of(metadata: ToolMetadata) -> str:
+    """Return a digest of the form in which a person sees a tool's arguments."""
+    return digest_of([metadata.get_name(), metadata.get_parameters_dict()])
 
 
 def version_of(metadata: ToolMetadata) -> str:

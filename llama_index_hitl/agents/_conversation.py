@@ -13,7 +13,7 @@ from llama_index_hitl._upstream import workflow_of
 from llama_index_hitl.models import Evidence
 
 _LONGEST = 1_000
-"""Characters of one message that are shown."""
+"""Characters of one message, or of a title, that are shown."""
 
 
 async def agent_of(ctx: Context[Any]) -> BaseWorkflowAgent | None:
@@ -42,7 +42,7 @@ async def conversation_of(
     messages += await ctx.store.get(getattr(agent, "scratchpad_key", "scratchpad"), default=[])
     lines = [_line(message) for message in messages]
     thoughts = await ctx.store.get(getattr(agent, "reasoning_key", "reasoning"), default=[])
-    lines += [_cut(f"assistant: {thought.get_content()}") for thought in thoughts]
+    lines += [one_line(f"assistant: {thought.get_content()}") for thought in thoughts]
     body = "\n\n".join([line for line in lines if line][-limit:])
     return (Evidence(title="Conversation", body=body),) if body else ()
 
@@ -52,37 +52,14 @@ def _line(message: ChatMessage) -> str:
     said = [block.text for block in message.blocks if isinstance(block, TextBlock) and block.text]
     calls = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
     said += [f"calls {call.tool_name} with {call.tool_kwargs}" for call in calls]
-    return _cut(f"{message.role.value}: {' '.join(said)}") if said else ""
+    return one_line(f"{message.role.value}: {' '.join(said)}") if said else ""
 
 
-def _cut(text: str) -> str:
-    # A surrogate, which JSON cannot carry, must not keep a person from being asked.
-    sound = text.encode("utf-8", "backslashreplace").decode()
-    return sound if len(sound) <= _LONGEST else f"{sound[: _LONGEST - 1]}…"
+def one_line(text: str) -> str:
+    """Return a text as one line of bounded length, which a person sees as such.
 
-
-async def times_rejected(ctx: Context[Any], tool: str, digest: str) -> int:
-    """Return how often the same call was rejected in the present run of an agent.
-
-    Args:
-        ctx: Context of the step.
-        tool: Name of the tool.
-        digest: Digest of the arguments.
+    A message of several lines could go on as if somebody else had spoken. A surrogate, which JSON
+    cannot carry, must not keep a person from being asked.
     """
-    if await agent_of(ctx) is None:
-        return 0
-    results = await ctx.store.get("current_tool_calls", default=[])
-    return sum(
-        result.tool_name == tool and is_rejection(result.tool_output.raw_output, digest)
-        for result in results
-    )
-
-
-def rejection(digest: str) -> dict[str, str]:
-    """Return the raw output of a call that was rejected, by which it is known again."""
-    return {"llama_index_hitl": "rejected", "arguments": digest}
-
-
-def is_rejection(raw_output: object, digest: str) -> bool:
-    """Tell whether this is the raw output of a rejected call with these arguments."""
-    return raw_output == rejection(digest)
+    sound = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+    return sound if len(sound) <= _LONGEST else f"{sound[: _LONGEST - 1]}…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from keyword import iskeyword
 from typing import Any, NoReturn, cast
 
 from llama_index.core.tools.function_tool import FunctionTool
@@ -23,10 +24,17 @@ from llama_index_hitl._upstream import (
     workflow_of,
 )
 from llama_index_hitl.agents import _outputs
-from llama_index_hitl.agents._arguments import Arguments, InvalidArguments, schema_of, version_of
-from llama_index_hitl.agents._case import Case, Places, draw_up
-from llama_index_hitl.agents._conversation import times_rejected
+from llama_index_hitl.agents._arguments import (
+    Arguments,
+    InvalidArguments,
+    schema_of,
+    shape_of,
+    version_of,
+)
+from llama_index_hitl.agents._case import Case, Places, draw_up, judged
+from llama_index_hitl.agents._conversation import agent_of
 from llama_index_hitl.agents._guard import CONTEXT, Guard, checked
+from llama_index_hitl.agents._rejections import rejected, times_rejected
 from llama_index_hitl.clock import Clock, present_clock
 from llama_index_hitl.effects import once
 from llama_index_hitl.errors import EffectInDoubt, HitlError, RejectedTooOften, ToolError
@@ -48,7 +56,6 @@ from llama_index_hitl.models import (
     digest_of,
 )
 from llama_index_hitl.questions import Question, Resolution, ask, request_for
-from llama_index_hitl.rules import evaluate
 
 
 class ToolResponse(BaseModel):
@@ -119,7 +126,9 @@ class GuardedTool(FunctionTool):
         try:
             return await self._guarded(ctx, kwargs)
         except HitlError as error:
-            # An agent would tell the model, which can do nothing about it.
+            if await agent_of(ctx) is None:
+                raise
+            # The agent would tell the model, which can do nothing about it.
             fail_step(error)
 
     async def _guarded(self, ctx: Context[Any], raw: dict[str, Any]) -> ToolOutput:
@@ -128,14 +137,15 @@ class GuardedTool(FunctionTool):
             arguments = Arguments.read(self.metadata, raw)
         except InvalidArguments as error:
             return _outputs.invalid(name, raw, str(error))
-        digest = digest_of(arguments.data)
-        place = state_of_run(Places).next(f"{name}:{digest[:16]}")
+        place = state_of_run(Places).next(f"{name}:{arguments.digest[:16]}")
         done = recalled(ctx, f"{place}:done")
         if done is not None:
             return _outputs.load(done)
         case = await self._case(ctx, place, arguments)
-        if (rejected := await times_rejected(ctx, name, digest)) >= self.guard.max_rejections:
-            raise RejectedTooOften(name, rejected)
+        arguments = arguments.kept(case.arguments, frozenset(case.given))
+        times = await times_rejected(ctx, self.metadata, arguments)
+        if times >= self.guard.max_rejections:
+            raise RejectedTooOften(name, times)
         output = await self._settled(ctx, place, case, arguments)
         remembered_from_now_on(ctx, f"{place}:done", _outputs.dump(output))
         return output
@@ -146,7 +156,14 @@ class GuardedTool(FunctionTool):
         """Return what there is to know of a call; drawn up once, and kept while the step waits."""
         kept = recalled(ctx, f"{place}:case")
         if kept is not None:
-            return Case.model_validate(kept)
+            case = Case.model_validate(kept)
+            if case.shape != shape_of(self.metadata):
+                raise ToolError(
+                    f"The schema of {self.metadata.name} has changed since it was asked whether to "
+                    "call it, so that what was shown is not what would run. Go on with the code "
+                    "that asked, or start the run again."
+                )
+            return case
         case = await draw_up(ctx, self.metadata, self.guard, arguments)
         remembered_from_now_on(ctx, f"{place}:case", case.model_dump(mode="json"))
         return case
@@ -188,7 +205,7 @@ class GuardedTool(FunctionTool):
             remembered_from_now_on(ctx, f"{place}:told", {})
             _tell(ctx, question, rule, key)
         if rule.verdict is RuleVerdict.REJECT:
-            return _outputs.rejected(
+            return rejected(
                 self.metadata.get_name(), arguments, f"the rule {rule.rule!r}", rule.reason
             )
         return await self._called(ctx, question, arguments, key)
@@ -233,19 +250,19 @@ class GuardedTool(FunctionTool):
                         remembered_from_now_on(ctx, f"{place}:told", {})
                         _tell(ctx, replace(question, subject=after.model), refusal, f"{key}-edited")
                     by = f"the rule {refusal.rule!r}, after a person had changed it,"
-                    return _outputs.rejected(name, after, by, refusal.reason)
+                    return rejected(name, after, by, refusal.reason)
                 output = await self._called(ctx, question, after, key)
                 return _outputs.with_edit(output, arguments, after)
             case Respond() as response:
                 return _outputs.responded(name, arguments, response)
             case decision:
-                return _outputs.rejected(name, arguments, "a person", decision.comment)
+                return rejected(name, arguments, "a person", decision.comment)
 
     def _refusal(self, arguments: Arguments) -> RuleResult | None:
         """Return why the rules refuse what a person has made of a call; None: they do not."""
         if self.guard.when is None:
             return None
-        result = evaluate(self.guard.when, arguments.model)
+        result = judged(self.guard.when, arguments)
         return result if result.verdict is RuleVerdict.REJECT else None
 
     # ----------------------------------------------------------------- the call
@@ -326,15 +343,22 @@ def _as_function(tool: GuardedTool) -> Callable[..., Awaitable[str]]:
         return (await tool.acall(**arguments)).content
 
     context = inspect.Parameter(CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=Context)
+    fields = schema_of(tool.guarded.metadata).model_fields
+    # Servers of other languages have arguments that Python cannot spell, such as `from`.
+    spelt = {n: f for n, f in fields.items() if n.isidentifier() and not iskeyword(n)}
     parameters = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             annotation=field.annotation,
-            default=inspect.Parameter.empty if field.is_required() else field.get_default(),
+            default=inspect.Parameter.empty
+            if field.is_required()
+            else field.get_default(call_default_factory=True),
         )
-        for name, field in schema_of(tool.guarded.metadata).model_fields.items()
+        for name, field in spelt.items()
     ]
+    if len(spelt) < len(fields):
+        parameters.append(inspect.Parameter("others", inspect.Parameter.VAR_KEYWORD))
     call.__name__ = tool.guarded.metadata.get_name()
     call.__doc__ = tool.guarded.metadata.description
     call.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+from llama_index.core.agent.workflow.base_agent import BaseWorkflowAgent
 from llama_index.core.tools.function_tool import FunctionTool
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, Field, TypeAdapter, create_model
 from workflows import Context
 
+from llama_index_hitl._ledger import recalled, remembered_from_now_on
 from llama_index_hitl._models_of_code import AnswerModels
-from llama_index_hitl._upstream import fail_step, workflow_of
-from llama_index_hitl.agents._conversation import agent_of, conversation_of
+from llama_index_hitl._upstream import fail_step, state_of_run, workflow_of
+from llama_index_hitl.agents._case import Places
+from llama_index_hitl.agents._conversation import agent_of, conversation_of, one_line
 from llama_index_hitl.errors import HitlError, ToolError
-from llama_index_hitl.models import Priority, Respond
+from llama_index_hitl.models import Evidence, JsonObject, Priority, Respond, digest_of
 from llama_index_hitl.questions import Question, ask
 from llama_index_hitl.rendering import text_of
 
@@ -22,6 +25,7 @@ _DESCRIPTION = (
     "question; the answer may take days."
 )
 _LONGEST_TITLE = 200
+_EVIDENCE: TypeAdapter[tuple[Evidence, ...]] = TypeAdapter(tuple[Evidence, ...])
 
 
 class HumanAnswer(BaseModel):
@@ -69,8 +73,9 @@ def human_tool(
     async def asked(ctx: Context[Any], question: str) -> str:
         agent = await agent_of(ctx)
         asker = workflow_of(ctx).workflow_name if agent is None else agent.name
-        first = " ".join(question.split())
+        first = one_line(question)
         cut = first if len(first) <= _LONGEST_TITLE else f"{first[:_LONGEST_TITLE]}…"
+        place = state_of_run(Places).next(f"{name}:{digest_of(question)[:16]}")
         try:
             resolution = await ask(
                 ctx,
@@ -80,14 +85,16 @@ def human_tool(
                     response=response,
                     decisions=("respond", "reject"),
                     reviewers=reviewers,
-                    evidence=await conversation_of(ctx, agent, conversation),
+                    evidence=await _evidence(ctx, place, agent, conversation),
                     priority=priority,
                     tags=tags,
                 ),
-                key=name,
+                key=place,
             )
         except HitlError as error:
-            # An agent would tell the model, which can do nothing about it.
+            if agent is None:
+                raise
+            # The agent would tell the model, which can do nothing about it.
             fail_step(error)
         decision = resolution.decision
         if not isinstance(decision, Respond):
@@ -105,3 +112,19 @@ def human_tool(
     )
     tool.answer_models = AnswerModels(response=response)  # type: ignore[attr-defined]
     return tool
+
+
+async def _evidence(
+    ctx: Context[Any], place: str, agent: BaseWorkflowAgent | None, limit: int
+) -> tuple[Evidence, ...]:
+    """Return the conversation as it was when the question was asked first.
+
+    Other tools may go on with it while this one waits; what is asked must stay the same.
+    """
+    kept = recalled(ctx, f"{place}:evidence")
+    if kept is not None:
+        return _EVIDENCE.validate_python(kept["evidence"])
+    evidence = await conversation_of(ctx, agent, limit)
+    dumped = cast("JsonObject", {"evidence": _EVIDENCE.dump_python(evidence, mode="json")})
+    remembered_from_now_on(ctx, f"{place}:evidence", dumped)
+    return evidence

@@ -11,35 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from llama_index_hitl.agents._arguments import Arguments
-from llama_index_hitl.agents._conversation import rejection
-from llama_index_hitl.models import JsonObject, Respond, digest_of
+from llama_index_hitl.models import JsonObject, Respond
 from llama_index_hitl.rendering import text_of
 
 _OUTPUT: TypeAdapter[ToolOutput] = TypeAdapter(ToolOutput)
 _NOTE_LIMIT = 1_000
 """Characters of an error that the audit trail keeps."""
-
-
-def rejected(tool: str, arguments: Arguments, by: str, why: str | None) -> ToolOutput:
-    """Say that a call was not made, and that it must not be tried again.
-
-    Args:
-        tool: Name of the tool.
-        arguments: What it was to be called with.
-        by: Who rejected it, as `a person`.
-        why: Why, in their own words.
-    """
-    reason = f" Reason: {why}" if why else ""
-    return ToolOutput(
-        tool_name=tool,
-        content=(
-            f"The call of {tool} was rejected by {by} and was NOT made.{reason}\nDo not call it "
-            "again with these arguments. Say what was rejected, or find another way."
-        ),
-        raw_input={"args": [], "kwargs": arguments.data},
-        raw_output=rejection(digest_of(arguments.data)),
-        is_error=True,
-    )
 
 
 def responded(tool: str, arguments: Arguments, decision: Respond) -> ToolOutput:
@@ -102,10 +79,15 @@ def with_edit(output: ToolOutput, before: Arguments, after: Arguments) -> ToolOu
     )
     if not changes:
         return output
-    note = TextBlock(
-        text=f"A person changed the arguments before the call ({changes}). Result of that call:"
+    note = f"A person changed the arguments before the call ({changes}). Result of that call:"
+    # In one block with the result: some models' clients join blocks without anything in between.
+    first, *others = output.blocks or [TextBlock(text="")]
+    blocks = (
+        [TextBlock(text=f"{note}\n{first.text}"), *others]
+        if isinstance(first, TextBlock)
+        else [TextBlock(text=note), *output.blocks]
     )
-    return output.model_copy(update={"blocks": [note, *output.blocks]})
+    return output.model_copy(update={"blocks": blocks})
 
 
 def _value(value: Any) -> str:

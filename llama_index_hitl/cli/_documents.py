@@ -46,6 +46,7 @@ def request_summary(record: ReviewRecord) -> dict[str, Any]:
         "run_id": request.run_id,
         "workflow": request.workflow,
         "gate": request.gate,
+        "path": list(request.path),
         "stage": request.stage,
         "title": request.title,
         "status": record.status.value,

@@ -120,7 +120,7 @@ def _show(grant: Grant, state: str) -> None:
             ("Given", named_minute(grant.granted_at)),
             ("Run", grant.run_id),
             ("Request", grant.request_id or ""),
-            ("Used", f"{grant.used} times"),
+            ("Used", f"{grant.used} times" if grant.used != 1 else "once"),
             ("Spent", ", ".join(f"{path} {amount}" for path, amount in grant.spent.items())),
             ("Revoked", named_minute(grant.revoked_at)),
             ("By", grant.revoked_by or ""),
@@ -153,4 +153,4 @@ def revoke(
         print_json({"grant": _document(grant, state)})
     else:
         when = named_minute(grant.revoked_at)
-        typer.echo(f"Revoked by {grant.revoked_by} at {when}. It covered {grant.used} calls.")
+        typer.echo(f"Revoked by {grant.revoked_by} at {when}. Calls that it covered: {grant.used}.")

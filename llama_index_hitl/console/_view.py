@@ -41,7 +41,7 @@ from llama_index_hitl.models import (
     ReviewRequest,
     Subject,
 )
-from llama_index_hitl.rendering import FieldDiff, diff_of, text_of
+from llama_index_hitl.rendering import FieldDiff, diff_of, path_of, text_of
 
 WIDEST = 100
 """Columns used at most: longer lines are hard to read."""
@@ -148,6 +148,8 @@ class View:
         if request.priority != "normal":
             styles = {"urgent": "bold red", "high": "yellow", "low": "dim"}
             self.say(f"Priority: {request.priority}", styles[request.priority])
+        if request.path:
+            self.note(f"Asked within: {one_line(path_of(request))}")
         # What a rule on trial would have said must not sway those whom it is compared with.
         if request.rule is not None and request.rule.reason and request.rule.shadow is None:
             self.note(f"Asked because: {request.rule.reason}")

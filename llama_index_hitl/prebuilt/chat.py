@@ -85,7 +85,7 @@ class RoundSpoken(Event):
     Attributes:
         floor: Where the conversation stands.
         transcript: All that was said.
-        decisions: What the person has answered so far.
+        decisions: Every answer so far.
     """
 
     floor: Floor
@@ -118,7 +118,7 @@ class ChatResult(StopEvent):
         rounds: How many rounds there were.
         transcript: All that was said, in order.
         summary: What came out of it.
-        decisions: What the person has answered, in order; passing by silence is not among them.
+        decisions: Every answer, in order; a turn that passed by silence has none.
     """
 
     ended_by: ChatEnd
@@ -220,7 +220,7 @@ class GroupChat(ReviewWorkflow):
         if turn.text.strip():
             speaker = ev.answers[-1].by.id
             transcript.append(Message(speaker=speaker, text=turn.text, human=True))
-        decided = (*last.decisions, *_own(ev))
+        decided = decisions_in(ev)
         floor = last.floor
         if turn.action == "end" or floor.round >= floor.rounds:
             self.tell(ctx, "Summarizing the conversation")
@@ -244,11 +244,6 @@ class GroupChat(ReviewWorkflow):
         return RoundSpoken(
             floor=before.floor, transcript=tuple(transcript), decisions=before.decisions
         )
-
-
-def _own(ev: TurnTaken | Expired | Rejected) -> tuple[Answer, ...]:
-    """Return what people have answered to this question; time is no person."""
-    return tuple(a for a in decisions_in(ev)[len(ev.proposal.decisions) :] if a.by.kind == "human")
 
 
 def written(transcript: Sequence[Message]) -> str:

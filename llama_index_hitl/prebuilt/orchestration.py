@@ -262,6 +262,8 @@ class Orchestration(ReviewWorkflow):
                 f"There is no worker {', '.join(sorted(strangers))}; the workers are "
                 f"{', '.join(self.workers)}."
             )
+            if ev.answers[-1].by.kind == "rule":
+                raise GateError(problem)  # nobody to ask: it would go round and round
             return Planned(goal=goal, plan=plan, problem=problem, decisions=decided)
         findings: list[Finding] = []
         for number, task in enumerate(plan.tasks, 1):

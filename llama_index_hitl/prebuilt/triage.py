@@ -184,14 +184,16 @@ class Triage(ReviewWorkflow):
         """Hand it over; where a person has named nobody that there is, ask again."""
         chosen = ev.subject.specialist
         if chosen not in self.specialists:
+            problem = (
+                f"There is no specialist {chosen!r}; choose one of {', '.join(self.specialists)}."
+            )
+            if ev.answers[-1].by.kind == "rule":
+                raise GateError(problem)  # nobody to ask: it would go round and round
             return Classified(
                 request=ev.proposal.request,
                 classification=ev.subject,
                 proposed=ev.proposal.proposed,
-                problem=(
-                    f"There is no specialist {chosen!r}; choose one of "
-                    f"{', '.join(self.specialists)}."
-                ),
+                problem=problem,
                 decisions=decisions_in(ev),
             )
         self.tell(ctx, f"Handing over to {chosen}")

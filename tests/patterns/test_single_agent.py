@@ -14,6 +14,7 @@ from llama_index_hitl.testing import ScriptedLLM, ToolCall, review_with
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pydantic.warnings.PydanticDeprecationWarning",
     "ignore:is_running called from within a step:DeprecationWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
 )
 
 # --- the example --------------------------------------------------------------------------------

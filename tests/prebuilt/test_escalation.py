@@ -4,6 +4,7 @@ from decimal import Decimal
 import pytest
 from desks import Desk, person
 from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.memory import ChatMemoryBuffer
 from pydantic import ValidationError
 from workflows import Context, Workflow, step
 from workflows.events import StartEvent, StopEvent
@@ -37,10 +38,11 @@ from llama_index_hitl.prebuilt import (
 from llama_index_hitl.rules import evaluate, one_of, rule, threshold
 from llama_index_hitl.testing import ScriptedLLM, ToolCall, review_with
 
-# Upstream looks at every attribute of an agent, those that pydantic has deprecated too.
+# Raised by LlamaIndex's own agents and by its store for messages.
 agent_test = pytest.mark.filterwarnings(
-    "ignore::pydantic.warnings.PydanticDeprecatedSince20",
-    "ignore::pydantic.warnings.PydanticDeprecatedSince211",
+    "ignore::pydantic.warnings.PydanticDeprecationWarning",
+    "ignore:is_running called from within a step:DeprecationWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
 )
 
 HOUR = timedelta(hours=1)
@@ -261,22 +263,22 @@ async def test_guidance_comes_back_into_the_run_in_another_process(tmp_path):
     assert await desk.result() == "Guidance by max: Refund half of it"
 
 
-@pytest.mark.parametrize(
-    "decision",
-    [
-        Approve(),
-        Reject(),
-        Respond(response="approved"),
-        Respond(response={"instruction": "  "}),
-        Respond(response={"instruction": "x", "decision": "approve"}),
-        Respond(response={"instruction": "x", "queue": "legal"}),
-    ],
-)
-async def test_what_is_no_guidance_is_refused_and_the_question_stays(tmp_path, decision):
+NO_GUIDANCE = [
+    Approve(),
+    Reject(),
+    Respond(response="approved"),
+    Respond(response={"instruction": "  "}),
+    Respond(response={"instruction": "x", "decision": "approve"}),
+    Respond(response={"instruction": "x", "queue": "legal"}),
+]
+
+
+async def test_what_is_no_guidance_is_refused_and_the_question_stays(tmp_path):
     desk = Desk(tmp_path, Support)
     await desk.start()
-    with pytest.raises(InvalidAnswer):
-        await desk.answer(decision, by=ANN)
+    for decision in NO_GUIDANCE:
+        with pytest.raises(InvalidAnswer):
+            await desk.answer(decision, by=ANN)
     assert await desk.open() is not None
 
 
@@ -335,15 +337,19 @@ async def test_a_question_that_is_withdrawn_gives_no_guidance(start):
 
 
 class AgentSupport(Workflow):
-    """An agent with tools of its own asks for guidance, and goes on with it."""
+    """An agent with tools of its own asks for guidance, and goes on with it and its memory."""
 
-    def __init__(self, llm):
+    def __init__(self, llm, clock=None):
         super().__init__(timeout=None)
         self.agent = FunctionAgent(tools=[escalate_tool(), look_up], llm=llm)
+        if clock is not None:
+            self.clock = clock
 
     @step
     async def work(self, ctx: Context, ev: StartEvent) -> Escalation | StopEvent:
-        output = await self.agent.run(user_msg=ev.get("text"))
+        memory = ChatMemoryBuffer.from_defaults(token_limit=10_000)
+        output = await self.agent.run(user_msg=ev.get("text"), memory=memory)
+        await ctx.store.set("memory", memory)
         if needed := escalation_in(output):
             return Escalation(needed=needed, amount=700, about=ev.get("text"))
         return StopEvent(result=str(output))
@@ -351,9 +357,13 @@ class AgentSupport(Workflow):
     desk = escalation_desk(TABLE)
 
     @step
-    async def go_on(self, ev: Guided | NoGuidance | GuidanceWithdrawn) -> StopEvent:
-        said = ev.message if not isinstance(ev, GuidanceWithdrawn) else ""
-        return StopEvent(result=str(await self.agent.run(user_msg=f"{ev.proposal.about}\n{said}")))
+    async def go_on(self, ctx: Context, ev: Guided | NoGuidance) -> StopEvent:
+        memory = await ctx.store.get("memory")
+        return StopEvent(result=str(await self.agent.run(user_msg=ev.message, memory=memory)))
+
+    @step
+    async def stop(self, ev: GuidanceWithdrawn) -> StopEvent:
+        return StopEvent()
 
 
 def look_up(order: str) -> str:
@@ -379,7 +389,19 @@ async def test_an_agent_asks_for_guidance_and_goes_on_with_it(calls):
     result = await review_with(AgentSupport(llm).run(text="Refund A1!"), manager)
     assert result == "Half of it is on its way."
     assert manager.asked[0].subject.data == NEEDED.model_dump()
-    assert llm.prompts[1] == "Refund A1!\nGuidance by max: Refund half of it"
+    said = [message.content for message in llm.calls[1]]
+    assert (said[0], said[-1]) == ("Refund A1!", "Guidance by max: Refund half of it")
+
+
+@agent_test
+async def test_an_agent_goes_on_in_another_process_with_its_memory(tmp_path):
+    llm = ScriptedLLM([CALL, "Half of it is on its way."])
+    desk = Desk(tmp_path, lambda clock: AgentSupport(llm, clock))
+    await desk.start(text="Refund A1!")
+    assert await desk.answer(guidance(), by=MAX) is None
+    assert await desk.result() == "Half of it is on its way."
+    said = [message.content for message in llm.calls[1]]
+    assert (said[0], said[-1]) == ("Refund A1!", "Guidance by max: Refund half of it")
 
 
 @agent_test

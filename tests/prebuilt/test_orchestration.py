@@ -14,6 +14,7 @@ from llama_index_hitl.prebuilt import (
     Task,
     TaskPlan,
 )
+from llama_index_hitl.rules import never
 from llama_index_hitl.testing import ScriptedLLM, review_with
 
 WHO = {"logs": "reads {logs}", "ops": "runs commands"}
@@ -173,6 +174,19 @@ async def test_workers_are_the_model_unless_they_are_code():
 def test_there_must_be_workers():
     with pytest.raises(GateError, match="needs workers"):
         Orchestration()
+
+
+async def test_a_rule_that_lets_a_stranger_pass_is_an_error_and_no_endless_loop():
+    class Odd(Working):
+        plan_review = Working.plan_review.replace(when=never())
+
+        async def plan(self, goal, before, feedback):
+            return plan(("mallory", "Read the logs"))
+
+    flow = Odd()
+    with pytest.raises(GateError, match="no worker mallory"):
+        await reach(flow)
+    assert flow.done == []
 
 
 # --- in a store ---------------------------------------------------------------------------------

@@ -88,6 +88,7 @@ async def test_a_person_who_takes_it_over_leaves_nothing_to_the_model():
         ({"text": "I threaten legal action"}, LENA, "text mentions 'legal action'"),
         ({"amount": 501}, MAX, "amount 501 is above 500"),
         ({"text": "Your manager, now"}, MAX, "text mentions 'manager'"),
+        ({"text": "My lawyer calls your manager"}, LENA, "text mentions 'lawyer'"),
         ({"text": "Approved by manager: refund me"}, MAX, "text mentions 'manager'"),
     ],
 )
@@ -105,6 +106,13 @@ async def test_code_sends_to_people_what_it_can_tell_and_the_model_is_not_asked(
 @pytest.mark.parametrize("enquiry", [{"amount": 500}, {"text": "the issue of management"}, {}])
 async def test_what_no_trigger_matches_is_for_the_model(enquiry):
     assert (await ask(support(REPLY), **enquiry)).status is SupportStatus.ANSWERED
+
+
+async def test_what_the_systems_know_routes_what_the_model_escalates():
+    lead, legal = person(guidance(), by=ANN), person(guidance(), by=LENA)
+    result = await ask(support(ASKS, "Fine."), lead, legal, category="legal", amount=400)
+    assert made(result) == [("lena", "respond")]
+    assert legal.asked[0].body.splitlines()[1:] == ["- category: legal", "- amount: 400"]
 
 
 async def test_a_trigger_that_breaks_asks_a_person():

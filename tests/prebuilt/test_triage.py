@@ -126,6 +126,17 @@ def test_there_must_be_specialists():
         Triage()
 
 
+async def test_a_rule_that_lets_a_stranger_pass_is_an_error_and_no_endless_loop():
+    class Odd(Handled):
+        async def classify(self, request):
+            return found("mallory")
+
+    flow = Odd(policy=never())
+    with pytest.raises(GateError, match="no specialist 'mallory'"):
+        await sort(flow)
+    assert flow.handled == []
+
+
 # --- in a store ---------------------------------------------------------------------------------
 
 
