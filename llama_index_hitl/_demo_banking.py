@@ -16,7 +16,6 @@ from uuid import uuid4
 
 from pydantic import Field
 
-from llama_index_hitl.agents import require_approval
 from llama_index_hitl.errors import HitlError
 from llama_index_hitl.prebuilt import Action, ActionPlan
 from llama_index_hitl.rules import first_match, never, rule, threshold
@@ -229,7 +228,10 @@ def banking_agent(bank: Bank, llm: "LLM") -> "FunctionAgent":
         bank: Where the money is.
         llm: A model that can call tools.
     """
+    # Imported where they are needed: they take seconds, and the plan does without them.
     from llama_index.core.agent.workflow import FunctionAgent
+
+    from llama_index_hitl.agents import require_approval
 
     async def get_balance() -> str:
         """Look at the balance."""
