@@ -68,6 +68,7 @@ from llama_index_hitl.runtimes._upstream import (  # noqa: E402
     is_terminal_status,
     layers_of,
     send,
+    serve_agents,
     store_of,
 )
 
@@ -141,6 +142,7 @@ class ReviewServer(WorkflowServer):
             idle_timeout=idle_timeout,
             **options,
         )
+        serve_agents(self)
         self._identify = identify
         self._intake = Intake(self, patience)
         # In front of upstream's own, which has no such check.
