@@ -2,7 +2,8 @@
 
 Upstream's own servers cannot serve an agent that waits. The memory of an agent, and what it has
 thought and called, are of classes that they refuse to read again. The event that starts an agent
-cannot be written down unless it has every field. And an agent puts messages into the memory that it
+cannot be written down unless it has every field, and what a tool has returned cannot unless it is
+JSON: the run stops then, and nobody is told. And an agent puts messages into the memory that it
 was given, without putting that back: where the state of a run is kept in a database, what is given
 is a copy, and the messages are gone.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 from workflows import Workflow
 from workflows.context.serializers import JsonSerializer
 from workflows.events import StartEvent
@@ -41,6 +43,25 @@ def make_servable(workflow: Workflow) -> None:
     if is_agent(workflow) and workflow.serializer is None:
         # It can be given to a workflow when it is made only, and agents do not take it.
         vars(workflow)["_serializer"] = AgentSerializer(serializer_for(workflow))
+        _return_json_from_tools(workflow)
+
+
+def _return_json_from_tools(agent: Any) -> None:
+    """Let the tools of an agent return text in place of what JSON cannot carry.
+
+    The text is all that a model is told of it.
+    """
+    call_tool = agent._call_tool  # noqa: SLF001 - there is no other place that all calls pass
+
+    async def called(*args: Any, **kwargs: Any) -> Any:
+        output = await call_tool(*args, **kwargs)
+        try:
+            to_jsonable_python(output.raw_output)
+        except PydanticSerializationError:
+            return output.model_copy(update={"raw_output": output.content})
+        return output
+
+    vars(agent)["_call_tool"] = called
 
 
 def complete(start_event: StartEvent | None) -> None:

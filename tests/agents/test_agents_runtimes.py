@@ -163,6 +163,31 @@ async def test_an_agent_that_insists_fails_its_run(start: Any):
     assert bank.paid == []
 
 
+class Odd:
+    """Nothing that JSON can carry."""
+
+    def __str__(self) -> str:
+        return "something odd"
+
+
+async def test_a_tool_may_return_what_json_cannot_carry(start: Any):
+    bank = Bank()
+    model = Service([ToolCall(name="look", id="look"), transfer_to("ann"), "Done."])
+
+    def look() -> Odd:
+        """Look at it."""
+        return Odd()
+
+    def make() -> FunctionAgent:
+        tools = [look, require_approval(bank.transfer)]
+        return FunctionAgent(name="teller", tools=tools, llm=model.client(), timeout=None)
+
+    run = await start(make, user_msg="Look, and pay ann.")
+    assert await run.send((await asked(run))["ann"].answer(Approve(), by="erin")) == "ok"
+    assert "Done." in str(await run.result())
+    assert model.results == {"look": "something odd", "to ann": "ann got 10"}
+
+
 def in_a_process(*arguments: str) -> list[str]:
     """Serve the agent in a process that dies, and return its last words."""
     script = str(Path(__file__).parent.with_name("agent_process.py"))
