@@ -397,6 +397,14 @@ def serialized(
 ) -> dict[str, Any]:
     """Return the context of a run that is idle, as `Context.to_dict` does, without rebuilding."""
     context = state.to_serialized(serializer)
+    for worker in context.workers.values():
+        # Counts changes of each buffer there ever was, for the calls of the step that are at work.
+        # None is; and there is a buffer for each question, so that this would grow for ever.
+        worker.collect_generations = {
+            name: count
+            for name, count in worker.collect_generations.items()
+            if worker.collected_events.get(name)
+        }
     store = _queues_of(handler).state_store
     context.state = {} if store is None else store.to_dict(serializer)
     return context.model_dump(mode="json")

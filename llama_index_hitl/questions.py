@@ -22,6 +22,7 @@ from llama_index_hitl._heard import Heard, Passed, stand_aside
 from llama_index_hitl._ledger import recalled, remembered_from_now_on, remembered_once
 from llama_index_hitl._origin import check_can_wait, origin_of
 from llama_index_hitl._proposals import describe, rebuilt
+from llama_index_hitl._siblings import others_at_rest
 from llama_index_hitl._upstream import (
     Execution,
     event_for_waiter,
@@ -240,6 +241,7 @@ async def _first_valid(
             problem = FieldProblem("", "this is nested too deeply")
             _refuse(ctx, InvalidAnswer(request_id, [problem]), answer)
     check_can_wait(ctx)
+    await others_at_rest()
     session.rest(execution)
     if woken_by is not None:
         keep_waiting(ReviewResponseEvent, request_id, requirements)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Annotated, Any, cast, get_args, get_origin
 
 from llama_index.core.tools.types import DefaultToolFnSchema, ToolMetadata
 from pydantic import BaseModel, ValidationError
@@ -98,16 +99,61 @@ class Arguments:
         changed = {name for name in by_name if by_name[name] != before.get(name)}
         return replace(self, data=data, given=self.given | changed)
 
-    def for_call(self) -> dict[str, Any]:
-        """Return what the tool is called with, of the types that the schema declares."""
+    def for_call(self, annotations: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return what the tool is called with, of the types that the schema declares.
+
+        Args:
+            annotations: Those of the function behind the tool. A model goes to a parameter that is
+                declared with it as such, to all others as a mapping, which is what LlamaIndex
+                passes. None: everything as it is.
+        """
         model = self.model
         fields = type(model).model_fields
-        values = {**dict(model), **(model.model_extra or {})}
-        return {
-            (fields[name].alias or name) if name in fields else name: values[name]
-            for name in values
-            if name in self.given
-        }
+        values = {}
+        for name, value in {**dict(model), **(model.model_extra or {})}.items():
+            if name not in self.given:
+                continue
+            field = fields.get(name)
+            key = name if field is None else field.alias or name
+            declared = annotations is None or (
+                field is not None and annotations.get(key, _NONE) == field.annotation
+            )
+            values[key] = value if declared else _as_mappings(value)
+        return values
+
+
+_NONE = object()
+
+
+def annotations_of(function: Any) -> dict[str, Any]:
+    """Return the annotations of a function's parameters, without what `Annotated` adds."""
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters.values()
+    except NameError:  # a name that stands under TYPE_CHECKING only
+        parameters = inspect.signature(function).parameters.values()
+    found = {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
+    return {
+        name: get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        for name, kind in found.items()
+    }
+
+
+def _as_mappings(value: Any) -> Any:
+    """Return a value with mappings in the place of models, without fields that nobody gave."""
+    match value:
+        case BaseModel():
+            fields = type(value).model_fields
+            return {
+                (fields[name].alias or name) if name in fields else name: _as_mappings(item)
+                for name, item in value
+                if item is not None or name not in fields or fields[name].is_required()
+            }
+        case dict():
+            return {key: _as_mappings(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return type(value)(_as_mappings(item) for item in value)
+        case _:
+            return value
 
 
 def schema_of(metadata: ToolMetadata) -> type[BaseModel]:

@@ -16,6 +16,7 @@ from workflows import Context
 from llama_index_hitl._grantbook import present_book
 from llama_index_hitl._ledger import recalled, remembered_from_now_on
 from llama_index_hitl._models_of_code import AnswerModels
+from llama_index_hitl._siblings import at_work, others_at_rest
 from llama_index_hitl._upstream import (
     WAITS,
     fail_step,
@@ -27,6 +28,7 @@ from llama_index_hitl.agents import _outputs
 from llama_index_hitl.agents._arguments import (
     Arguments,
     InvalidArguments,
+    annotations_of,
     schema_of,
     shape_of,
     version_of,
@@ -124,12 +126,20 @@ class GuardedTool(FunctionTool):
                 "acall(ctx=ctx, ...), with its arguments by name. An agent does so by itself."
             )
         try:
-            return await self._guarded(ctx, kwargs)
+            with at_work():
+                return await self._made(ctx, kwargs)
         except HitlError as error:
             if await agent_of(ctx) is None:
                 raise
             # The agent would tell the model, which can do nothing about it.
             fail_step(error)
+
+    async def _made(self, ctx: Context[Any], raw: dict[str, Any]) -> ToolOutput:
+        try:
+            return await self._guarded(ctx, raw)
+        except WAITS:
+            await others_at_rest()
+            raise
 
     async def _guarded(self, ctx: Context[Any], raw: dict[str, Any]) -> ToolOutput:
         name = self.metadata.get_name()
@@ -307,11 +317,13 @@ class GuardedTool(FunctionTool):
         return _outputs.settled(name, arguments, result)
 
     async def _call(self, ctx: Context[Any], arguments: Arguments) -> ToolOutput:
-        given = arguments.for_call()
         tool = self.guarded
-        if isinstance(tool, FunctionTool) and tool.requires_context:
+        if not isinstance(tool, FunctionTool):
+            return await adapt_to_async_tool(tool).acall(**arguments.for_call())
+        given = arguments.for_call(annotations_of(tool.real_fn))
+        if tool.requires_context:
             given[cast("str", tool.ctx_param_name)] = ctx
-        return await adapt_to_async_tool(tool).acall(**given)
+        return await tool.acall(**given)
 
 
 def _tell(ctx: Context[Any], question: Question, rule: RuleResult, key: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from llama_index.core.agent.workflow.base_agent import BaseWorkflowAgent
 from llama_index.core.tools.function_tool import FunctionTool
-from pydantic import BaseModel, Field, TypeAdapter, create_model
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 from workflows import Context
 
 from llama_index_hitl._ledger import recalled, remembered_from_now_on
@@ -16,7 +16,16 @@ from llama_index_hitl._upstream import fail_step, state_of_run, workflow_of
 from llama_index_hitl.agents._case import Places
 from llama_index_hitl.agents._conversation import agent_of, conversation_of, one_line
 from llama_index_hitl.errors import HitlError, ToolError
-from llama_index_hitl.models import Evidence, JsonObject, Priority, Respond, digest_of
+from llama_index_hitl.forms import problems_of
+from llama_index_hitl.models import (
+    Evidence,
+    Identifier,
+    JsonObject,
+    Priority,
+    Respond,
+    Value,
+    digest_of,
+)
 from llama_index_hitl.questions import Question, ask
 from llama_index_hitl.rendering import text_of
 
@@ -36,6 +45,14 @@ class HumanAnswer(BaseModel):
     """
 
     answer: str = Field(json_schema_extra={"format": "textarea"})
+
+
+class _Options(Value):
+    """What is the same for every question of one tool."""
+
+    reviewers: tuple[Identifier, ...]
+    priority: Priority
+    tags: tuple[Identifier, ...]
 
 
 def human_tool(
@@ -64,11 +81,21 @@ def human_tool(
         conversation: How many of the last messages the person sees; 0: none.
 
     Raises:
-        ToolError: `response` is no pydantic model.
+        ToolError: `response` is no pydantic model, or another option cannot be asked with.
     """
     form: object = response
     if not (isinstance(form, type) and issubclass(form, BaseModel)):
         raise ToolError(f"response= needs a pydantic model, not {form!r:.100}.")
+
+    try:
+        options = _Options(
+            reviewers=(reviewers,) if isinstance(reviewers, str) else tuple(reviewers),
+            priority=priority,
+            tags=tuple(tags),
+        )
+    except ValidationError as error:
+        told = "; ".join(str(problem) for problem in problems_of(error))
+        raise ToolError(f"An option of the tool {name} is wrong: {told}") from None
 
     async def asked(ctx: Context[Any], question: str) -> str:
         agent = await agent_of(ctx)
@@ -84,10 +111,10 @@ def human_tool(
                     body=question,
                     response=response,
                     decisions=("respond", "reject"),
-                    reviewers=reviewers,
+                    reviewers=options.reviewers,
                     evidence=await _evidence(ctx, place, agent, conversation),
-                    priority=priority,
-                    tags=tags,
+                    priority=options.priority,
+                    tags=options.tags,
                 ),
                 key=place,
             )

@@ -247,10 +247,9 @@ async def test_a_handoff_beside_a_guarded_call_waits_for_it(start_both: Any) -> 
     assert str(await run.result()) == "All paid."
 
 
-async def test_a_handoff_itself_can_be_rejected_by_nobody_but_a_loop_is_stopped(
+async def test_rejections_count_over_hand_overs(
     start_both: Any,
 ) -> None:
-    """Rejections count over hand-overs: another agent cannot try the same call again."""
     office = Office()
     office.clerk_pay = require_approval(office.clerk_pay.guarded, max_rejections=1)
     office.cfo_llm = ScriptedLLM([call("handoff", to_agent="clerk", reason="yours")])
@@ -295,9 +294,7 @@ async def test_memory_and_state_are_as_they_were(start_both: Any) -> None:
         initial_state={"n": 1},
         system_prompt="Be brief.",
     )
-    memory = ChatMemoryBuffer.from_defaults(token_limit=10_000)
-    memory.put(make.llm.chat([]).message) if False else None
-    run: Hand = start_both(make, memory=memory)
+    run: Hand = start_both(make)
     await run.decide(Approve())
     await run.decide(Approve())
     assert bank.paid == [("Alice", 1), ("Bob", 2)]
@@ -308,24 +305,24 @@ async def test_memory_and_state_are_as_they_were(start_both: Any) -> None:
     assert set(results(make.llm.calls[-1])) == {"c1", "c2", "c3"}
 
 
-async def test_an_agent_goes_on_in_the_same_context_after_an_approval(start: Any) -> None:
+async def test_the_same_memory_goes_on_in_the_next_run(start: Any) -> None:
     bank = Bank()
-    llm = ScriptedLLM(
-        [
-            call("pay", to="Alice", amount=1),
-            "Paid once.",
-            call("pay", to="Alice", amount=1),
-            "Paid twice.",
-        ]
+    make = agent(
+        [require_approval(bank.pay)],
+        call("pay", "c1", to="Alice", amount=1),
+        "Paid once.",
+        call("pay", "c2", to="Alice", amount=1),
+        "Paid twice.",
     )
-    made = FunctionAgent(tools=[require_approval(bank.pay)], llm=llm, timeout=None)
-    context = Context(made)
+    memory = ChatMemoryBuffer.from_defaults(token_limit=10_000)
     for text in ("Paid once.", "Paid twice."):
-        run: Hand = start(lambda: made, ctx=context)
-        await run.decide(Approve())
+        run: Hand = start(make, memory=memory)
+        (request,) = await run.waiting()
+        await run.tell(to(request))
         assert str(await run.result()) == text
     assert bank.paid == [("Alice", 1)] * 2
-    assert len(llm.calls[-1]) > len(llm.calls[1])
+    assert "Paid once." in request.evidence[0].body
+    assert set(results(make.llm.calls[-1])) == {"c1", "c2"}
 
 
 async def test_a_tool_that_is_shared_by_agents_and_runs_asks_in_each(start: Any) -> None:

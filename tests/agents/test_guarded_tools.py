@@ -249,9 +249,37 @@ async def test_arguments_with_aliases_nested_too(start_both: Any) -> None:
     assert arguments(request) == raw
     assert set(request.subject.json_schema["properties"]) == {"customerId", "lines"}
     await run.tell(edit(request, customerId=8))
-    (given,) = got
-    assert given["customerId"] == 8
+    assert got == [{"customerId": 8, "lines": [{"itemName": "pen", "price": Decimal("2.00")}]}]
     assert "customerId: 7 -> 8" in results(make.llm.calls[-1])["c1"]
+
+
+async def test_models_reach_functions_that_ask_for_them_and_mappings_all_others(
+    start_both: Any,
+) -> None:
+    got: list[Any] = []
+
+    class Part(BaseModel):
+        name: str
+        note: str | None = None
+
+    class Args(BaseModel):
+        one: Part
+        two: Part
+        three: list[Part]
+
+    def build(one: Annotated[Part, "The first."], two: dict[str, Any], three: Any) -> str:
+        """Build something."""
+        got.append((one, two, three))
+        return "built"
+
+    tool = FunctionTool.from_defaults(build, fn_schema=Args)
+    part = {"name": "x"}
+    raw = {"one": part, "two": part, "three": [part, {"name": "y", "note": "z"}]}
+    run: Hand = start_both(agent([require_approval(tool)], call("build", **raw), "Done."))
+    (request,) = await run.waiting()
+    assert arguments(request)["one"] == {"name": "x", "note": None}
+    await run.tell(to(request))
+    assert got == [(Part(name="x"), part, raw["three"])]
 
 
 async def test_defaults_hold_for_what_neither_model_nor_person_gives(start_both: Any) -> None:

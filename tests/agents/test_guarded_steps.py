@@ -1,0 +1,297 @@
+"""Guarded tools that a step of one's own calls, with and without questions of its own."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from agents_in_hand import Hand, agent_tests, arguments, to
+from llama_index.core.tools.types import ToolOutput
+from pydantic import BaseModel
+from workflows import Context, Workflow, step
+from workflows.events import StartEvent, StopEvent
+
+from llama_index_hitl import Approve, Question, Reject, ask
+from llama_index_hitl.agents import GuardedTool, require_approval
+from llama_index_hitl.errors import ToolError
+from llama_index_hitl.rules import always, never
+
+pytestmark = agent_tests
+
+Body = Callable[[Context], Awaitable[Any]]
+
+
+class Bank:
+    """An account with payments; `paid` says what has happened."""
+
+    def __init__(self, **guard: Any) -> None:
+        self.paid: list[Any] = []
+        self.tool: GuardedTool = require_approval(self.pay, **guard)
+
+    def pay(self, to: str, amount: int = 1) -> str:
+        """Pay somebody."""
+        self.paid.append((to, amount))
+        return f"paid {amount} to {to} ({len(self.paid)})"
+
+
+def workflow(body: Body) -> Callable[[], Workflow]:
+    """Return what makes a workflow of one step that does this."""
+
+    class One(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await body(ctx))
+
+    return lambda: One(timeout=None, workflow_name="One")
+
+
+async def test_one_call_after_another_each_done_once(start_both: Any) -> None:
+    bank = Bank()
+
+    async def body(ctx: Context) -> list[str]:
+        outputs = [await bank.tool.acall(ctx=ctx, to=name) for name in ("Ann", "Ben", "Cem")]
+        return [output.content for output in outputs]
+
+    run: Hand = start_both(workflow(body))
+    for name in ("Ann", "Ben", "Cem"):
+        (request,) = await run.waiting()
+        assert arguments(request) == {"to": name, "amount": 1}
+        assert request.title == "One wants to call pay"
+        assert request.evidence == ()
+        await run.tell(to(request))
+    assert [name for name, _ in bank.paid] == ["Ann", "Ben", "Cem"]
+    assert await run.result() == ["paid 1 to Ann (1)", "paid 1 to Ben (2)", "paid 1 to Cem (3)"]
+
+
+async def test_identical_calls_one_after_another_are_two_calls(start_both: Any) -> None:
+    bank = Bank()
+
+    async def body(ctx: Context) -> list[bool]:
+        return [(await bank.tool.acall(ctx=ctx, to="Ann")).is_error for _ in range(3)]
+
+    run: Hand = start_both(workflow(body))
+    await run.decide(Approve())
+    await run.decide(Reject())
+    await run.decide(Approve())
+    assert await run.result() == [False, True, False]
+    assert len(bank.paid) == 2
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+async def test_calls_at_the_same_time_are_answered_in_any_order(
+    order: tuple[int, ...], start_both: Any
+) -> None:
+    bank = Bank()
+    names = ["Ann", "Ben", "Cem"]
+
+    async def body(ctx: Context) -> list[str]:
+        outputs = await asyncio.gather(*(bank.tool.acall(ctx=ctx, to=name) for name in names))
+        return [output.content for output in outputs]
+
+    run: Hand = start_both(workflow(body))
+    for number in order:
+        # Upstream keeps one wait of a step that gives up at the first, so one is open at a time
+        # or all are: each that is open can be answered.
+        found = [r for r in await run.waiting() if arguments(r)["to"] == names[number]]
+        if found:
+            await run.tell(to(found[0]))
+    while open_requests := await run.waiting():
+        await run.tell(to(open_requests[0]))
+    assert sorted(name for name, _ in bank.paid) == names
+    assert [text.split(" (")[0] for text in await run.result()] == [
+        f"paid 1 to {name}" for name in names
+    ]
+
+
+async def test_identical_calls_at_the_same_time_are_two_calls(start_both: Any) -> None:
+    bank = Bank()
+
+    async def body(ctx: Context) -> list[bool]:
+        calls = [bank.tool.acall(ctx=ctx, to="Ann") for _ in range(2)]
+        return [output.is_error for output in await asyncio.gather(*calls)]
+
+    run: Hand = start_both(workflow(body))
+    decisions = iter([Approve(), Reject()])
+    while open_requests := await run.waiting():
+        await run.tell(to(open_requests[0], next(decisions)))
+    assert sorted(await run.result()) == [False, True]
+    assert len(bank.paid) == 1
+
+
+async def test_questions_of_the_step_before_and_after_a_call(start_both: Any) -> None:
+    bank = Bank()
+
+    async def body(ctx: Context) -> tuple[bool, str, bool]:
+        before = await ask(ctx, Question(title="Begin?"))
+        output = await bank.tool.acall(ctx=ctx, to="Ann")
+        after = await ask(ctx, Question(title="All well?"))
+        return before.approved, output.content, after.approved
+
+    run: Hand = start_both(workflow(body))
+    titles = []
+    while open_requests := await run.waiting():
+        (request,) = open_requests
+        titles.append(request.title)
+        await run.tell(to(request))
+    assert titles == ["Begin?", "One wants to call pay", "All well?"]
+    assert await run.result() == (True, "paid 1 to Ann (1)", True)
+    assert bank.paid == [("Ann", 1)]
+
+
+async def test_a_call_that_a_rule_lets_is_not_made_again_when_the_step_waits(
+    start_both: Any,
+) -> None:
+    bank = Bank(when=never())
+
+    async def body(ctx: Context) -> str:
+        output = await bank.tool.acall(ctx=ctx, to="Ann")
+        await ask(ctx, Question(title="Go on?"))
+        await ask(ctx, Question(title="Go on still?"))
+        return output.content
+
+    run: Hand = start_both(workflow(body))
+    assert bank.paid == []
+    await run.waiting()
+    assert bank.paid == [("Ann", 1)]
+    await run.decide(Approve())
+    await run.decide(Approve())
+    assert bank.paid == [("Ann", 1)]
+    assert await run.result() == "paid 1 to Ann (1)"
+
+
+async def test_a_tool_that_asks_a_question_itself(start_both: Any) -> None:
+    """The tool runs again from its first line, as a step does; its call stays approved."""
+    begun, paid = [], []
+
+    async def pay(ctx: Context, to: str) -> str:
+        """Pay somebody."""
+        begun.append(to)
+        resolution = await ask(ctx, Question(title="By which account?"))
+        paid.append((to, resolution.answer.comment))
+        return f"paid {to}"
+
+    tool = require_approval(pay)
+
+    async def body(ctx: Context) -> str:
+        return (await tool.acall(ctx=ctx, to="Ann")).content
+
+    run: Hand = start_both(workflow(body))
+    await run.decide(Approve())
+    (question,) = await run.waiting()
+    assert (question.title, paid) == ("By which account?", [])
+    await run.tell(to(question, Approve(comment="giro")))
+    assert paid == [("Ann", "giro")]
+    assert await run.result() == "paid Ann"
+
+
+async def test_a_tool_under_two_guards_asks_twice(start_both: Any) -> None:
+    bank = Bank(reviewers=["inner"])
+    tool = require_approval(bank.tool, reviewers=["outer"])
+
+    async def body(ctx: Context) -> str:
+        return (await tool.acall(ctx=ctx, to="Ann")).content
+
+    run: Hand = start_both(workflow(body))
+    await run.decide(Approve(), by="outer")
+    assert bank.paid == []
+    (second,) = await run.waiting()
+    assert second.policy.reviewers == ("inner",)
+    await run.tell(to(second, by="inner"))
+    assert bank.paid == [("Ann", 1)]
+    assert await run.result() == "paid 1 to Ann (1)"
+
+
+async def test_a_step_sees_what_goes_wrong(start: Any) -> None:
+    bank = Bank(title=lambda args: args.missing)
+
+    async def body(ctx: Context) -> str:
+        try:
+            await bank.tool.acall(ctx=ctx, to="Ann")
+        except ToolError as error:
+            return str(error)
+        return "nothing"
+
+    run: Hand = start(workflow(body))
+    assert "title= of the guarded tool pay raised AttributeError" in await run.result()
+    assert bank.paid == []
+
+
+async def test_a_typed_state_has_room_for_guarded_tools(start_both: Any) -> None:
+    class Counter(BaseModel):
+        n: int = 0
+
+    bank = Bank()
+
+    class Typed(Workflow):
+        @step
+        async def go(self, ctx: Context[Counter], ev: StartEvent) -> StopEvent:
+            output = await bank.tool.acall(ctx=ctx, to="Ann")
+            async with ctx.store.edit_state() as state:
+                state.n += 1
+                return StopEvent(result=(output.content, state.n))
+
+    run: Hand = start_both(lambda: Typed(timeout=None))
+    await run.decide(Approve())
+    assert await run.result() == ("paid 1 to Ann (1)", 1)
+
+
+async def test_rejections_in_a_step_are_the_steps_own_business(start: Any) -> None:
+    bank = Bank(when=always("reject"), max_rejections=1)
+
+    async def body(ctx: Context) -> list[ToolOutput]:
+        return [await bank.tool.acall(ctx=ctx, to="Ann") for _ in range(3)]
+
+    run: Hand = start(workflow(body))
+    assert [output.is_error for output in await run.result()] == [True] * 3
+    assert bank.paid == []
+
+
+async def test_arguments_of_python_types(start_both: Any) -> None:
+    class Order(BaseModel):
+        item: str
+        count: int
+
+    got: list[Any] = []
+
+    def order(what: Order, notes: tuple[str, ...] = ()) -> str:
+        """Order something."""
+        got.append((what, notes))
+        return "ordered"
+
+    tool = require_approval(order)
+
+    async def body(ctx: Context) -> str:
+        output = await tool.acall(ctx=ctx, what=Order(item="pen", count=2), notes=("a", "b"))
+        return output.content
+
+    run: Hand = start_both(workflow(body))
+    (request,) = await run.waiting()
+    assert arguments(request) == {"what": {"item": "pen", "count": 2}, "notes": ["a", "b"]}
+    await run.tell(to(request))
+    assert got == [(Order(item="pen", count=2), ("a", "b"))]
+
+
+async def test_a_schema_that_changes_while_a_call_waits_is_noticed(start: Any) -> None:
+    tools = []
+
+    def pay(to: str) -> str:
+        """Pay somebody."""
+        raise AssertionError("must not run")
+
+    first = require_approval(pay)
+
+    def pay(to: str, force: bool = True) -> str:  # type: ignore[misc]
+        """Pay somebody."""
+        raise AssertionError("must not run")
+
+    tools = [first, require_approval(pay)]
+
+    async def body(ctx: Context) -> str:
+        return (await tools[0].acall(ctx=ctx, to="Ann")).content
+
+    run: Hand = start(workflow(body))
+    (request,) = await run.waiting()
+    tools.pop(0)
+    await run.restart(to(request))
+    with pytest.raises(ToolError, match="schema of pay has changed since"):
+        await run.handler
