@@ -13,8 +13,8 @@ from workflows.handler import WorkflowHandler
 
 from llama_index_hitl import _entries
 from llama_index_hitl._codec import serializer_for
-from llama_index_hitl._delivery import Told
 from llama_index_hitl._drive import Halt, Watch, drive
+from llama_index_hitl._grantbook import StoredGrants
 from llama_index_hitl._lease import Lease, without_bytes
 from llama_index_hitl._models_of_code import check_with_models
 from llama_index_hitl._outbox import Outbox
@@ -30,6 +30,7 @@ from llama_index_hitl.events import (
     ReviewRefusedEvent,
     ReviewResponseEvent,
     ReviewWithdrawEvent,
+    Told,
 )
 from llama_index_hitl.migrations import Migration
 from llama_index_hitl.models import Answer, Decision, Reviewer, ReviewRequest
@@ -194,9 +195,17 @@ class Advancer:
             serializer=self._serializer,
             clock=self._clock,
         )
+        grants = StoredGrants(
+            self._store,
+            self._outbox,
+            run.run_id,
+            workflow=self._name,
+            owner=f"{self._owner}#{lease.run.revision}",
+            clock=self._clock,
+        )
         refused: list[ReviewRefusedEvent] = []
         try:
-            with effects.active(), using_clock(self._clock):
+            with effects.active(), grants.active(), using_clock(self._clock):
                 handler = self._handler(run, paused, messages, refused)
         except Exception as error:  # noqa: BLE001 - such as a start event that lacks a field
             return Halt(error=error)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FUNCTIONS = (
     "title", "body", "evidence", "reviewers", "requester", "deadline", "ladder", "max_revisions",
-    "when", "priority", "tags",
+    "when", "priority", "tags", "response",
 )  # fmt: skip
 _LOOKS_LIKE_A_ROLE = ("role", "roles", "group", "groups")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, TypeAlias
+from typing import Any, cast
 
 from workflows import Workflow
 from workflows.context.serializers import JsonSerializer
@@ -19,11 +19,8 @@ from workflows.events import Event
 from llama_index_hitl._ledger import BUFFER
 from llama_index_hitl._upstream import steps_taking
 from llama_index_hitl.errors import UnknownRequest
-from llama_index_hitl.events import ReviewDeadlineEvent, ReviewResponseEvent, ReviewWithdrawEvent
+from llama_index_hitl.events import ReviewRelayEvent, ReviewResponseEvent, Told
 from llama_index_hitl.gates import gates_of
-
-Told: TypeAlias = ReviewResponseEvent | ReviewDeadlineEvent | ReviewWithdrawEvent
-"""What a run can be told about one of its requests."""
 
 _WORK = ("event", "bound_events", "scope_path", "work_item_id", "collection_release_payload")
 """What a wait and the work that goes on after it have in common."""
@@ -69,6 +66,24 @@ class Delivery:
                 return
         raise UnknownRequest(event.request_id)
 
+    def to_question(self, event: Told) -> bool:
+        """Tell a step that has asked this inline, or on behalf of a run within it.
+
+        Everything that one request is told comes to the step at once.
+
+        Returns:
+            Whether a step waits with this request.
+        """
+        for worker in self.context["workers"].values():
+            for waiter in worker["collected_waiters"]:
+                if waiter["waiter_id"] != event.request_id or not _is_of_question(waiter):
+                    continue
+                before = waiter.get("resolved_event")
+                together = _both(before and self._serializer.deserialize(before), event)
+                self._wake(worker, waiter, together)
+                return True
+        return False
+
     def to_wait(self, waiter_id: str, event: Event, *, step: str | None = None) -> None:
         """Wake one wait, and no other.
 
@@ -85,12 +100,18 @@ class Delivery:
                 continue
             for waiter in worker["collected_waiters"]:
                 if waiter["waiter_id"] == waiter_id and waiter.get("resolved_event") is None:
-                    waiter["resolved_event"] = self._serializer.serialize(event)
-                    # Else upstream runs the step a second time, to learn what it requires.
-                    waiter["has_requirements"] = False
-                    worker["queue"].append(deepcopy({n: waiter[n] for n in _WORK if n in waiter}))
+                    self._wake(worker, waiter, event)
                     return
         raise UnknownRequest(waiter_id)
+
+    def _wake(self, worker: dict[str, Any], waiter: dict[str, Any], event: Event) -> None:
+        waiter["resolved_event"] = self._serializer.serialize(event)
+        # Else upstream runs the step a second time, to learn what it requires.
+        waiter["has_requirements"] = False
+        item = waiter.get("work_item_id")
+        # One call of the step sees everything that it has waited for.
+        if item is None or all(work.get("work_item_id") != item for work in worker["queue"]):
+            worker["queue"].append(deepcopy({n: waiter[n] for n in _WORK if n in waiter}))
 
     def to_steps(self, event: Event) -> None:
         """Tell every step that takes this event, but no gate: a plain answer is not for those."""
@@ -98,3 +119,15 @@ class Delivery:
             if name not in self._gate_steps:
                 worker = self.context["workers"][name]
                 worker["queue"].append({"event": self._serializer.serialize(event)})
+
+
+def _is_of_question(waiter: Mapping[str, Any]) -> bool:
+    awaited: str = waiter["waiting_for_event"]
+    return awaited == f"{ReviewResponseEvent.__module__}.{ReviewResponseEvent.__name__}"
+
+
+def _both(before: Any, event: Told) -> Event:
+    if before is None:
+        return event
+    told = before.told if isinstance(before, ReviewRelayEvent) else (cast("Told", before),)
+    return ReviewRelayEvent(told=(*told, event))

@@ -1,4 +1,4 @@
-"""What the demo shows: the four ready workflows, and a model that needs no key.
+"""What the demo shows: five ready workflows, and a model that needs no key.
 
 The scripted model answers from the prompt alone, so that a run is the same every time, and it
 takes up what the reviewer says: a revision shows the feedback at work.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from llama_index_hitl._demo_banking import Bank, Banking
 from llama_index_hitl.models import Evidence
 from llama_index_hitl.prebuilt import (
     ClaimDecision,
@@ -35,8 +36,12 @@ TOPICS = {
     "code": "greet a user by name",
     "claim": "Water damage in the kitchen. The policy lapsed two days before the incident.",
     "report": "human review of AI agents",
+    "banking": "Check my balance, transfer 50 to Bob and 500 to Alice.",
 }
 """What each demo is about when nothing else is said."""
+
+BANK_FILE = "hitl-bank.db"
+"""Where the account is while a run of the demo waits in a store: in the present folder."""
 
 POLICY_TEXTS = (
     Evidence(
@@ -113,6 +118,10 @@ class DemoReport(DemoWorkflow, ResearchReport):
     """The report workflow, as it is."""
 
 
+class DemoBanking(DemoWorkflow, Banking):
+    """The bank account, with a new one in memory where no other is given."""
+
+
 def workflows(model: str | None = None) -> dict[str, ReviewWorkflow]:
     """Return the workflows of the demo by name, for runs that are left in a store.
 
@@ -127,14 +136,17 @@ def workflows(model: str | None = None) -> dict[str, ReviewWorkflow]:
         "claim": DemoClaim,
         "report": DemoReport,
     }
-    return {name: kind(model=model, streaming=True) for name, kind in kinds.items()}
+    made: dict[str, ReviewWorkflow] = {
+        name: kind(model=model, streaming=True) for name, kind in kinds.items()
+    }
+    return {**made, "banking": DemoBanking(model=model, bank=Bank(BANK_FILE))}
 
 
 def inputs_of(name: str, *, topic: str | None, first_draft: str | None) -> dict[str, Any]:
     """Return what the workflow of a demo is started with.
 
     Args:
-        name: `document`, `code`, `claim` or `report`.
+        name: `document`, `code`, `claim`, `report` or `banking`.
         topic: What it is about; None: what the demo says.
         first_draft: A text to begin with, where the demo takes one; None: the model writes it.
     """
@@ -146,6 +158,8 @@ def inputs_of(name: str, *, topic: str | None, first_draft: str | None) -> dict[
             return {"task": about, "code": first_draft}
         case "claim":
             return {"claim": about}
+        case "banking":
+            return {"request": about}
         case _:
             return {"topic": about}
 
@@ -162,7 +176,7 @@ def start_demo(
     """Start the workflow of a demo in this process.
 
     Args:
-        name: `document`, `code`, `claim` or `report`.
+        name: `document`, `code`, `claim`, `report` or `banking`.
         topic: What it is about; None: what the demo says.
         first_draft: A text to begin with; None: the model writes it.
         model: Name of the OpenAI model; None: the default one.
@@ -181,6 +195,8 @@ def start_demo(
             workflow = DemoCode(rewrite=rewrite, **options)
         case "claim":
             workflow = DemoClaim(**options)
+        case "banking":
+            workflow = DemoBanking(**options)
         case _:
             workflow = DemoReport(**options)
     return workflow.run(**inputs_of(name, topic=topic, first_draft=first_draft))
@@ -206,6 +222,8 @@ def scripted_model() -> LLM:
 def _reply(prompt: str) -> Any:
     if "Classify this claim" in prompt:
         return _claim(prompt)
+    if prompt.startswith("Turn this request into the actions"):
+        return {"actions": list(_actions(prompt.partition("Request:")[2]))}
     if prompt.startswith("Write Python code"):
         return _greeting(_after("Task:", prompt), typed=False)
     if prompt.startswith("Revise this Python code"):
@@ -263,6 +281,23 @@ def _claim(prompt: str) -> ClaimDecision:
             risk_level="high",
         )
     return ClaimDecision(decision="approve", reason="The cover was active.", risk_level="low")
+
+
+def _actions(request: str) -> Iterator[dict[str, Any]]:
+    """Yield the actions that a request names, in words such as `deposit 20` and `500 to Alice`."""
+    for found in _ACTION.finditer(request):
+        if found["sent"]:
+            yield {"kind": "transfer", "amount": found["sent"], "recipient": found["recipient"]}
+        elif found["paid_in"]:
+            yield {"kind": "deposit", "amount": found["paid_in"]}
+        else:
+            yield {"kind": "check_balance"}
+
+
+_SUM = r"\d+(?:\.\d{1,2})?"
+_ACTION = re.compile(
+    rf"balance|deposit (?P<paid_in>{_SUM})|(?P<sent>{_SUM}) to (?P<recipient>\w+)", re.IGNORECASE
+)
 
 
 def _findings(topic: str) -> str:

@@ -11,10 +11,12 @@ from pydantic import JsonValue
 
 from llama_index_hitl.audit import AuditEntry, AuditKind
 from llama_index_hitl.errors import AnswerRefused, HitlError
+from llama_index_hitl.grants import Grant
 from llama_index_hitl.models import (
     Answer,
     Edit,
     JsonObject,
+    Reviewer,
     ReviewRecord,
     ReviewRequest,
     Revise,
@@ -60,6 +62,7 @@ def opened(run_id: str, record: ReviewRecord) -> AuditEntry:
         details=_given(
             title=request.title,
             gate=request.gate,
+            path=list(request.path) or None,
             stage=request.stage,
             revision=request.revision,
             reviewers=list(record.policy.reviewers),
@@ -200,6 +203,78 @@ def effect_event(
 ) -> AuditEntry:
     """Something happened to the effect with this key, which stands in the details."""
     return run_event(kind, run_id, at, actor=actor, reason=reason, details={"effect": key})
+
+
+def spot_checked(run_id: str, record: ReviewRecord, by: Reviewer) -> AuditEntry:
+    """A person looked at what a rule had decided; `record` is the request with what they found."""
+    found = record.spot_check
+    if found is None:
+        raise ValueError(f"{record.request_id} has not been looked at")
+    return AuditEntry(
+        kind=AuditKind.SPOT_CHECKED,
+        run_id=run_id,
+        at=found.at,
+        request_id=record.request_id,
+        actor=found.by,
+        digest=record.request.digest,
+        reason=found.comment,
+        details=_given(
+            right=found.right,
+            rule=None if record.request.rule is None else record.request.rule.rule,
+            roles=list(by.roles),
+        ),
+    )
+
+
+def granted(grant: Grant) -> AuditEntry:
+    """A person has given a standing approval."""
+    return AuditEntry(
+        kind=AuditKind.GRANTED,
+        run_id=grant.trail,
+        at=grant.granted_at,
+        request_id=grant.request_id,
+        actor=grant.owner,
+        details=_given(
+            grant=grant.grant_id,
+            workflow=grant.workflow,
+            agent=grant.agent,
+            tool=grant.tool,
+            version=grant.version,
+            terms=grant.terms.model_dump(mode="json"),
+        ),
+    )
+
+
+def grant_used(grant: Grant, run_id: str, key: str, at: datetime) -> AuditEntry:
+    """A standing approval has covered a call; `grant` is as it stands then."""
+    return AuditEntry(
+        kind=AuditKind.GRANT_USED,
+        run_id=run_id,
+        at=at,
+        actor=grant.decider,
+        details=_given(
+            grant=grant.grant_id,
+            owner=grant.owner,
+            agent=grant.agent,
+            tool=grant.tool,
+            key=key,
+            used=grant.used,
+            spent={path: str(amount) for path, amount in grant.spent.items()},
+        ),
+    )
+
+
+def grant_revoked(grant: Grant, at: datetime) -> AuditEntry:
+    """A standing approval was revoked; `grant` is as it stands then."""
+    return AuditEntry(
+        kind=AuditKind.GRANT_REVOKED,
+        run_id=grant.trail,
+        at=at,
+        request_id=grant.request_id,
+        actor=grant.revoked_by,
+        reason=_text(grant.revoked_because),
+        details=_given(grant=grant.grant_id, tool=grant.tool, used=grant.used),
+    )
 
 
 def _given(**details: JsonValue) -> dict[str, Any]:

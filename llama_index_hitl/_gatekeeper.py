@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from workflows import Context, Workflow
 from workflows.events import Event, HumanResponseEvent, StopEvent
 
 from llama_index_hitl._ledger import ClosedReview, Ledger, Memory, OpenReview, remembered
+from llama_index_hitl._origin import check_can_wait
 from llama_index_hitl._proposals import (
     ProposalStore,
     data_of,
@@ -21,7 +22,7 @@ from llama_index_hitl._proposals import (
     subject_in,
 )
 from llama_index_hitl._requests import FEEDBACK_LIMIT, RequestMaker, again, shown
-from llama_index_hitl._upstream import state_of_run, steps_accepting, warn_of_timeout
+from llama_index_hitl._upstream import is_waited_for, state_of_run, steps_accepting
 from llama_index_hitl.clock import Clock, present_clock
 from llama_index_hitl.errors import (
     AlreadyAnswered,
@@ -135,7 +136,6 @@ class Gatekeeper:
 
     async def _review(self, memory: Memory, event: Event) -> Event:
         """Ask about a new subject, or let the rules decide."""
-        warn_of_timeout(self._workflow)
         proposal, subject_field = proposal_in(event, self._gate.subject)
         thread = self._thread_of(proposal)
         older = self._older(memory, proposal, thread)
@@ -168,6 +168,7 @@ class Gatekeeper:
         later, _ = pass_time(record, self._now)
         if later.status is not RequestStatus.OPEN:
             return self._finish(memory, review, later)
+        check_can_wait(self._ctx)
         memory.ledger = memory.ledger.with_open(review)
         return ReviewRequestEvent(request=record.request)
 
@@ -285,9 +286,11 @@ class Gatekeeper:
         That is the gate that has asked, whatever name the id begins with: the gate may have been
         renamed since. Of an id that no gate knows the last one to see it says so.
         """
-        name = str(getattr(event, "request_id", None)).rpartition("-")[0]
-        if not known and name == INLINE_GATE and isinstance(event, ReviewResponseEvent):
-            return False  # the question takes its answers itself
+        request_id = str(getattr(event, "request_id", None))
+        name = request_id.rpartition("-")[0]
+        inline = name == INLINE_GATE and isinstance(event, ReviewResponseEvent)
+        if not known and (inline or is_waited_for(self._ctx, request_id)):
+            return False  # a step waits with the question, and takes its answers itself
         gates = self._gate.siblings(self._workflow)
         seen = state_of_run(_Unclaimed)
         return seen.is_unclaimed(event, self._gate.name, gates, known=known) or known
@@ -332,13 +335,16 @@ class Gatekeeper:
         match answer.decision:
             case Edit(subject=data):
                 return edited(proposal, review.subject_field, answer.request_id, data)
-            case Respond(response=response) if self._gate.response is not None:
+            case Respond(response=response) if (model := self._response_to(proposal)) is not None:
                 try:
-                    self._gate.response.model_validate(response)
+                    model.model_validate(response)
                 except ValidationError as error:
                     problems = problems_of(error, prefix="response")
                     raise InvalidAnswer(answer.request_id, problems) from None
         return proposal
+
+    def _response_to(self, proposal: Event) -> type[BaseModel] | None:
+        return self._gate.response_model(self._workflow, proposal)
 
     def _pass_time(self, memory: Memory, event: ReviewDeadlineEvent) -> Event | None:
         review = self._open_review(memory, event.request_id)
@@ -393,7 +399,7 @@ class Gatekeeper:
             follow_up = self._requests(memory).escalated(record)
         elif record.status is RequestStatus.EDITED:
             subject = describe(subject_in(proposal, review.subject_field))
-            follow_up = self._requests(memory).edited(record, subject)
+            follow_up = self._requests(memory).edited(record, subject, proposal)
         if follow_up is not None:
             record = record.model_copy(update={"superseded_by": follow_up.request_id})
         memory.ledger = memory.ledger.with_closed(record)

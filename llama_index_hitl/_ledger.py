@@ -8,15 +8,15 @@ when the step that changes it completes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 from workflows import Context
-from workflows.events import InputRequiredEvent
+from workflows.events import Event, InputRequiredEvent
 
-from llama_index_hitl._upstream import execution_of_step, has_collected
+from llama_index_hitl._upstream import collected_by, execution_of_step, has_collected
 from llama_index_hitl.models import (
     UNCHECKED,
     Answer,
@@ -218,3 +218,85 @@ def recalled(ctx: Context[Any], key: str) -> JsonObject | None:
     if not has_collected(execution_of_step(), f"{BUFFER}:{key}"):
         return None
     return remembered_once(ctx, key, {})
+
+
+# --------------------------------------------------------------------------- values that change
+
+
+def newest(ctx: Context[Any], key: str) -> tuple[int, dict[str, Any]] | None:
+    """Return the newest of the values that calls of the step have kept under a key, and its number.
+
+    Args:
+        ctx: Context of the step.
+        key: Must tell this call of the step from all its other calls.
+    """
+    collected = collected_by(execution_of_step())
+    found = {number_of(b): b for b in collected if b.startswith(f"{BUFFER}:{key}#")}
+    for buffer_id in found.values():
+        # Upstream empties the buffer when this step completes.
+        ctx.collect_events(_EVENT(), [_EVENT, _EVENT], buffer_id=buffer_id)
+    if not found:
+        return None
+    number = max(found)
+    return number, collected[found[number]][0].get("memory")
+
+
+def newest_of_all(collected: Mapping[str, Sequence[Event]]) -> list[JsonObject]:
+    """Return the newest value under each key.
+
+    Args:
+        collected: What a step has in its collect buffers.
+    """
+    numbered = {b: events for b, events in collected.items() if number_of(b) and events}
+    newest = {b.rpartition("#")[0]: numbered[b] for b in sorted(numbered, key=number_of)}
+    return [events[0].get("memory") for events in newest.values()]
+
+
+def keep_newest(ctx: Context[Any], key: str, number: int, value: Mapping[str, Any]) -> None:
+    """Keep a value in place of the one before, for the calls of the step that repeat this one.
+
+    What is in a collect buffer can be changed only when the step completes. So each value has a
+    buffer of its own until then, and a snapshot leaves out all but the newest.
+
+    Args:
+        ctx: Context of the step.
+        key: As for `newest`.
+        number: One that nothing was kept under, higher than all before.
+        value: What to keep.
+    """
+    buffer_id = f"{BUFFER}:{key}#{number}"
+    ctx.collect_events(_EVENT(memory=dict(value)), [_EVENT, _EVENT], buffer_id=buffer_id)
+    ctx.collect_events(_EVENT(), [_EVENT], buffer_id=buffer_id)
+
+
+def without_older(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the serialized context of an idle run without values that have been replaced.
+
+    Nor those that no waiting step will ever ask for.
+    """
+    workers = {}
+    for name, worker in context.get("workers", {}).items():
+        collected = worker.get("collected_events", {})
+        kept: dict[str, str] = {}
+        for buffer_id in sorted(collected, key=number_of):
+            kept[buffer_id.rpartition("#")[0] if number_of(buffer_id) else buffer_id] = buffer_id
+        waits = worker.get("collected_waiters", ())
+        items = tuple(f"{BUFFER}:{name}:{waiter.get('work_item_id')}:" for waiter in waits)
+        wanted = {b for b in kept.values() if not number_of(b) or b.startswith(items)}
+        if wanted != collected.keys():
+            counts = worker.get("collect_generations", {})
+            worker = {
+                **worker,
+                "collected_events": {b: value for b, value in collected.items() if b in wanted},
+                "collect_generations": {
+                    b: n for b, n in counts.items() if b in wanted or not number_of(b)
+                },
+            }
+        workers[name] = worker
+    return {**context, "workers": workers}
+
+
+def number_of(buffer_id: str) -> int:
+    """Return the number of a value that changes, from 1; 0: it is another kind of buffer."""
+    before, _, number = buffer_id.rpartition("#")
+    return int(number) if before.startswith(f"{BUFFER}:") and number.isdecimal() else 0

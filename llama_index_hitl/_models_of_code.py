@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from workflows import Workflow
@@ -71,7 +71,9 @@ def check_with_models(workflow: Workflow, request: ReviewRequest, decision: Deci
     model = None
     if request.subject is not None:
         model = _subject_model(workflow, gate, request.subject.type)
-    _check(AnswerModels(model, gate.response), request, decision)
+    # A model that a function gives is made of its schema, which was checked before.
+    response = gate.response if isinstance(gate.response, type) else None
+    _check(AnswerModels(model, response), request, decision)
 
 
 def _check_with_tools(workflow: Workflow, request: ReviewRequest, decision: Decision) -> None:
@@ -109,8 +111,13 @@ def _subject_model(workflow: Workflow, gate: Review, name: str) -> type[BaseMode
     """Find the model of a subject by its name; None: it is not known here."""
     kinds: list[object] = [gate.event, *workflow.events]
     if gate.subject is not None:
-        kinds.insert(0, gate.event.model_fields[gate.subject].annotation)
+        kinds[:0] = _members(gate.event.model_fields[gate.subject].annotation)
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, BaseModel) and kind.__name__ == name:
             return kind
     return None
+
+
+def _members(annotation: object) -> list[object]:
+    """Return an annotation and what it is made of: a subject may be one of several models."""
+    return [annotation, *(m for part in get_args(annotation) for m in _members(part))]

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar
 
 from llama_index_hitl._entries import Redact, redacted
+from llama_index_hitl.errors import Conflict
 from llama_index_hitl.models import JsonObject, RequestStatus, ReviewRecord
 from llama_index_hitl.stores.protocol import Commit, Notice, NoticeKind, Store
+
+T = TypeVar("T")
+
+_ATTEMPTS = 50
+"""How often a change is tried anew when somebody else was first; each time somebody else won."""
+
+
+async def persistently(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Try a change until it does not come between somebody else's.
+
+    Raises:
+        Conflict: It never got through.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return await attempt()
+        except Conflict:
+            continue
+    return await attempt()
 
 
 class Outbox:

@@ -24,6 +24,7 @@ from llama_index_hitl.errors import (
     StaleRequest,
 )
 from llama_index_hitl.events import ReviewRefusedEvent, ReviewUpdatedEvent
+from llama_index_hitl.grants import revoked
 from llama_index_hitl.lifecycle import (
     Command,
     close,
@@ -32,21 +33,33 @@ from llama_index_hitl.lifecycle import (
     pass_time,
     take_answer,
 )
-from llama_index_hitl.models import UNCHECKED, Answer, JsonObject, RequestStatus, ReviewRecord
+from llama_index_hitl.models import (
+    RULE_PREFIX,
+    UNCHECKED,
+    Answer,
+    Approve,
+    JsonObject,
+    RequestStatus,
+    ReviewRecord,
+)
 from llama_index_hitl.snapshots import PausedRun
 from llama_index_hitl.stores.protocol import (
     Commit,
+    GrantQuery,
     Message,
     Notice,
     NoticeKind,
     Run,
     RunStatus,
     Store,
+    StoredGrant,
     StoredRequest,
 )
 
 _TRACEBACK_LIMIT = 10_000
 """Characters of a failed run's traceback that are kept."""
+
+_REFUSED = "the workflow refused the approval that it came with"
 
 
 def dump_parked(paused: PausedRun, open_ids: Sequence[str]) -> bytes:
@@ -145,7 +158,7 @@ class Parking:
         for request_id, record in still_open.items():
             if request_id not in self._before and request_id not in self._told:
                 self._open(changes, record)
-        await self._refusals(changes, still_open)
+        await self._refusals(changes, still_open, closed)
         if self._migrated:
             await self._show_as_migrated(changes, still_open)
         changes.applied.extend(message.message_id for message in self._messages)
@@ -265,6 +278,8 @@ class Parking:
             if request_ids is not None and message.request_id not in request_ids:
                 continue
             changes.applied.append(message.message_id)
+            if _gives_a_grant(message):
+                await self._revoke_grants(changes, message.request_id, why)
             by = message.payload.get("by")
             changes.audit.append(
                 _entries.refused(
@@ -285,8 +300,14 @@ class Parking:
             if stored is not None and stored.record.request.digest != record.request.digest:
                 await self._reopen(changes, record)
 
-    async def _refusals(self, changes: _Changes, still_open: dict[str, ReviewRecord]) -> None:
+    async def _refusals(
+        self,
+        changes: _Changes,
+        still_open: dict[str, ReviewRecord],
+        closed: dict[str, ReviewRecord],
+    ) -> None:
         """Open again what was submitted and then refused by the workflow's own code."""
+        approved = {key for key, r in closed.items() if r.status is RequestStatus.APPROVED}
         refused = set()
         for event in self._halt.events:
             if not isinstance(event, ReviewRefusedEvent) or event.request_id not in self._told:
@@ -303,6 +324,9 @@ class Parking:
             )
         for request_id in sorted(refused & still_open.keys()):
             await self._reopen(changes, still_open[request_id])
+        granted = {m.request_id for m in self._messages if _gives_a_grant(m)}
+        for request_id in sorted((refused & granted) - still_open.keys() - approved):
+            await self._revoke_grants(changes, request_id, _REFUSED)
 
     async def _reopen(self, changes: _Changes, record: ReviewRecord) -> None:
         """Write a request as the run has it, with what has come for it since the run was told."""
@@ -313,6 +337,8 @@ class Parking:
         before = stored.record
         record = await self._with_what_came_since(_in_time(record, before.rungs_passed))
         changes.write(replace(stored, record=record, next_due=next_due(record)))
+        if record.status is not RequestStatus.APPROVED and before.request.grantable is not None:
+            await self._revoke_grants(changes, request_id, _REFUSED)
         if before.status is RequestStatus.OPEN or record.status is not RequestStatus.OPEN:
             return
         reason = "An answer was refused by the workflow."
@@ -334,6 +360,15 @@ class Parking:
             with suppress(AnswerRefused, InvalidTransition):
                 record = _taken(record, message)
         return record
+
+    async def _revoke_grants(self, changes: _Changes, request_id: str, why: str) -> None:
+        """Revoke what was given along with an approval that counts for nothing."""
+        for stored in await self._store.grants(GrantQuery(request_id=request_id)):
+            if stored.grant.revoked_at is not None:
+                continue
+            grant = revoked(stored.grant, by=f"{RULE_PREFIX}run", at=self._now, reason=why)
+            changes.grants[grant.grant_id] = replace(stored, grant=grant)
+            changes.audit.append(_entries.grant_revoked(grant, self._now))
 
     async def _close_what_is_left(
         self, changes: _Changes, request_ids: set[str], reason: str
@@ -380,12 +415,20 @@ def _taken(record: ReviewRecord, message: Message) -> ReviewRecord:
     return close(record, Command.WITHDRAW, at=at, reason=str(message.payload["reason"]))
 
 
+def _gives_a_grant(message: Message) -> bool:
+    if message.kind != "answer":
+        return False
+    decision = Answer.model_validate(message.payload).decision
+    return isinstance(decision, Approve) and decision.grant is not None
+
+
 @dataclass
 class _Changes:
     """A commit in the making."""
 
     requests: dict[str, StoredRequest] = field(default_factory=dict)
     applied: list[str] = field(default_factory=list)
+    grants: dict[str, StoredGrant] = field(default_factory=dict)
     audit: list[AuditEntry] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
 
@@ -398,6 +441,7 @@ class _Changes:
         return Commit(
             requests=tuple(self.requests.values()),
             applied=tuple(self.applied),
+            grants=tuple(self.grants.values()),
             audit=tuple(self.audit),
             notices=tuple(self.notices),
         )

@@ -13,6 +13,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 from workflows.events import Event, HumanResponseEvent
 
+from llama_index_hitl._origin import Origin
 from llama_index_hitl.errors import InvalidAnswer
 from llama_index_hitl.forms import problems_of
 from llama_index_hitl.models import (
@@ -39,6 +40,7 @@ def plain_request(
     answered_by: type[Event],
     requirements: Mapping[str, Any],
     run_id: str,
+    origin: Origin,
     workflow: str,
     number: int,
     at: datetime,
@@ -51,6 +53,7 @@ def plain_request(
         answered_by: The event that answers.
         requirements: Attributes that the answer must have; nobody is asked for them.
         run_id: The run that asks.
+        origin: Where that run comes from.
         workflow: Name of the workflow.
         number: How many plain questions the run has asked before.
         at: The present instant.
@@ -58,7 +61,8 @@ def plain_request(
     title, body = _words_of(question, answered_by)
     return ReviewRequest(
         request_id=f"{gate}-{digest_of([run_id, gate, number])[:16]}",
-        run_id=run_id,
+        run_id=origin.run_id,
+        path=origin.path,
         workflow=workflow,
         gate=gate,
         title=title,

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from workflows import Context, Workflow
 from workflows.events import Event
 
+from llama_index_hitl._origin import origin_of
 from llama_index_hitl._proposals import describe, subject_in
 from llama_index_hitl._upstream import run_id_of
 from llama_index_hitl.errors import GateError, MissingApprovals
@@ -20,6 +21,7 @@ from llama_index_hitl.models import (
     DecisionKind,
     Escalate,
     Expire,
+    JsonObject,
     ReviewPolicy,
     ReviewRecord,
     ReviewRequest,
@@ -32,7 +34,7 @@ from llama_index_hitl.models import (
     closing_rung,
     digest_of,
 )
-from llama_index_hitl.rules import Rule, evaluate
+from llama_index_hitl.rules import SHADOW_TAG, Rule, evaluate, tags_of
 
 if TYPE_CHECKING:
     from llama_index_hitl.gates import Review
@@ -79,15 +81,18 @@ class RequestMaker:
             older: The request about the draft before this one, if there is one.
         """
         gate, value = self._gate, subject_in(proposal, subject_field)
+        origin = origin_of(run_id_of(self._ctx))
         approvals = _approvals_of(event)
         requester = await self._resolved(gate.requester, event)
         title = await self._resolved(gate.title, event)
         policy = await self._policy(event, requester, approvals)
+        rule = await self._rule_result(event, value)
         return ReviewRequest(
             request_id=self._new_id(
                 event.request_id if isinstance(event, ReviewOutcomeEvent) else run_id_of(self._ctx)
             ),
-            run_id=run_id_of(self._ctx),
+            run_id=origin.run_id,
+            path=origin.path,
             workflow=self._workflow.workflow_name,
             gate=gate.name,
             stage=gate.stage or gate.name,
@@ -98,7 +103,7 @@ class RequestMaker:
             previous=None if older is None else older.subject,
             feedback=() if older is None else older.feedback[-FEEDBACK_LIMIT:],
             allowed=gate.allowed,
-            response_schema=None if gate.response is None else gate.response.model_json_schema(),
+            response_schema=self._response_schema(proposal),
             escalate_to=_entries(gate.escalate_to),
             **_timed(policy, await self._ladder(event)),
             requester=requester,
@@ -107,10 +112,10 @@ class RequestMaker:
             sent_back=0 if older is None else older.sent_back,
             max_revisions=await self._resolved(gate.max_revisions, event),
             supersedes=None if older is None else older.request_id,
-            rule=await self._rule_result(event, value),
+            rule=rule,
             approvals=approvals,
             priority=await self._resolved(gate.priority, event),
-            tags=_entries(await self._resolved(gate.tags, event)),
+            tags=tagged(_entries(await self._resolved(gate.tags, event)), rule),
         )
 
     def _new_id(self, cause: str) -> str:
@@ -200,6 +205,10 @@ class RequestMaker:
         value = option(self._workflow, event) if callable(option) else option
         return await value if inspect.isawaitable(value) else value
 
+    def _response_schema(self, proposal: Event) -> JsonObject | None:
+        model = self._gate.response_model(self._workflow, proposal)
+        return None if model is None else model.model_json_schema()
+
     def escalated(self, record: ReviewRecord) -> ReviewRequest:
         """Return the request that passes an escalated one on; one approval is enough there."""
         request, decision = record.request, record.answers[-1].decision
@@ -225,7 +234,7 @@ class RequestMaker:
             **_timed(policy, self._renewed(request) if short else _left_of_ladder(record)),
         )
 
-    def edited(self, record: ReviewRecord, subject: Subject) -> ReviewRequest:
+    def edited(self, record: ReviewRecord, subject: Subject, proposal: Event) -> ReviewRequest:
         """Ask about an edited subject: every vote was for something else, so all begin anew."""
         request, editor = record.request, record.answers[-1].by.id
         barred = dict(record.policy.barred)
@@ -237,6 +246,8 @@ class RequestMaker:
             subject=subject,
             previous=request.subject,
             revision=request.revision + 1,
+            **_no_trial(request),
+            response_schema=self._response_schema(proposal),
             **_timed(policy, self._shifted(request, request.rungs)),
         )
 
@@ -299,6 +310,18 @@ def _left_of_ladder(record: ReviewRecord) -> tuple[Rung, ...]:
 def shown(text: str | None) -> str | None:
     """Return what somebody sent so that it can be written anywhere, and is not endless."""
     return None if text is None else text[:200].encode("utf-8", "backslashreplace").decode()
+
+
+def tagged(tags: Sequence[str], rule: RuleResult | None) -> tuple[str, ...]:
+    """Return the tags of a request, with those by which it is found for what a rule said of it."""
+    return (*tags, *(tag for tag in tags_of(rule) if tag not in tags))
+
+
+def _no_trial(request: ReviewRequest) -> dict[str, Any]:
+    """Return what to change where the subject is no longer the one that a rule on trial saw."""
+    if request.rule is None or request.rule.shadow is None:
+        return {}
+    return {"rule": None, "tags": tuple(tag for tag in request.tags if tag != SHADOW_TAG)}
 
 
 def _entries(value: Sequence[str] | str) -> tuple[str, ...]:

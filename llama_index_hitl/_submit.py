@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeVar
 
 from llama_index_hitl import _entries
-from llama_index_hitl._outbox import Outbox
+from llama_index_hitl._outbox import Outbox, persistently
 from llama_index_hitl._plain import EVENT_GATE, WAIT_GATE
 from llama_index_hitl.audit import AuditEntry, AuditKind
 from llama_index_hitl.errors import (
@@ -18,12 +16,15 @@ from llama_index_hitl.errors import (
     InvalidAnswer,
     QuestionError,
     UnknownRequest,
+    UnknownRun,
 )
 from llama_index_hitl.forms import check_decision
+from llama_index_hitl.grants import Grant
 from llama_index_hitl.lifecycle import Command, close, next_due, pass_time, take_answer
 from llama_index_hitl.models import (
     INLINE_GATE,
     Answer,
+    Approve,
     Decision,
     Escalate,
     Expire,
@@ -36,19 +37,18 @@ from llama_index_hitl.models import (
     Rung,
     Value,
     Widen,
+    digest_of,
 )
 from llama_index_hitl.stores.protocol import (
     Commit,
     Message,
     NoticeKind,
     Store,
+    StoredGrant,
     StoredRequest,
 )
 
-T = TypeVar("T")
-
-_ATTEMPTS = 50
-"""How often a change is tried anew when somebody else was first; each time somebody else won."""
+__all__ = ["Receipt", "Submission", "Submitter", "persistently"]
 
 
 class Receipt(Value):
@@ -88,20 +88,6 @@ class Submission:
     decision: Decision
     digest: str | None = None
     role: str | None = None
-
-
-async def persistently(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Try a change until it does not come between somebody else's.
-
-    Raises:
-        Conflict: It never got through.
-    """
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return await attempt()
-        except Conflict:
-            continue
-    return await attempt()
 
 
 class Submitter:
@@ -174,7 +160,7 @@ class Submitter:
             )
             if (receipt := _receipt_of(stored, answer)) is not None:
                 return receipt
-            _check(request, answer.decision)
+            _check(request, answer.decision, at)
             record = take_answer(before, answer)
         except AnswerRefused as error:
             await self.refused(stored, error, by=by.id, channel=channel, at=at)
@@ -186,14 +172,19 @@ class Submitter:
             kind="answer",
             payload=answer.model_dump(mode="json"),
         )
+        grants = await self._given(stored, record, answer)
         await self._outbox.commit(
             Commit(
                 requests=(replace(stored, record=record, next_due=next_due(record)),),
                 messages=(message,),
+                grants=tuple(StoredGrant(grant=grant) for grant in grants),
                 notices=self._outbox.about(
                     NoticeKind.ANSWERED, stored.run_id, record, at, number=stored.revision
                 ),
-                audit=(_entries.answered(stored.run_id, record, answer),),
+                audit=(
+                    _entries.answered(stored.run_id, record, answer),
+                    *map(_entries.granted, grants),
+                ),
             )
         )
         return Receipt(
@@ -202,6 +193,44 @@ class Submitter:
             number=len(record.answers),
             decides=record.status is not RequestStatus.OPEN,
         )
+
+    async def _given(
+        self, stored: StoredRequest, record: ReviewRecord, answer: Answer
+    ) -> tuple[Grant, ...]:
+        """Return the standing approval that comes with an answer, if one does.
+
+        Args:
+            stored: The request as it was read.
+            record: The request with the answer taken.
+            answer: The answer.
+
+        Raises:
+            UnknownRun: The run that asks is not in the store.
+        """
+        offer, decision = record.request.grantable, answer.decision
+        approved = record.status is RequestStatus.APPROVED
+        if offer is None or not approved or not isinstance(decision, Approve) or not decision.grant:
+            return ()
+        run = await self._store.run(stored.run_id)
+        if run is None:
+            raise UnknownRun(stored.run_id)
+        subject = record.request.subject
+        # The request may be open again one day, and be approved with another one.
+        number = digest_of([stored.request_id, stored.revision])[:16]
+        grant = Grant(
+            grant_id=f"grant-{number}",
+            workflow=run.workflow,
+            agent=offer.agent,
+            tool=offer.tool,
+            version=offer.version,
+            terms=decision.grant,
+            arguments={} if subject is None else subject.data,
+            owner=answer.by.id,
+            run_id=stored.run_id,
+            request_id=stored.request_id,
+            granted_at=answer.at,
+        )
+        return (grant,)
 
     async def refused(
         self, stored: StoredRequest, error: AnswerRefused, *, by: str, channel: str, at: datetime
@@ -300,9 +329,9 @@ class Submitter:
         return rungs
 
 
-def _check(request: ReviewRequest, decision: Decision) -> None:
+def _check(request: ReviewRequest, decision: Decision, at: datetime) -> None:
     try:
-        check_decision(request, decision)
+        check_decision(request, decision, at=at)
     except RecursionError:
         problem = FieldProblem("", "this is nested too deeply")
         raise InvalidAnswer(request.request_id, [problem]) from None

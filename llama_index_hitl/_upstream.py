@@ -10,6 +10,7 @@ import asyncio
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import Context as ContextVars
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
@@ -18,7 +19,12 @@ from workflows.context.context_types import SerializedContext
 from workflows.context.serializers import BaseSerializer, _register_framework_types
 from workflows.events import Event, InputRequiredEvent, StopEvent, WorkflowCancelledEvent
 from workflows.handler import WorkflowHandler
-from workflows.plugins.basic import AsyncioAdapterQueues, BasicRuntime, ExternalAsyncioAdapter
+from workflows.plugins.basic import (
+    AsyncioAdapterQueues,
+    BasicRuntime,
+    ExternalAsyncioAdapter,
+    InternalAsyncioAdapter,
+)
 from workflows.runtime.control_loop import rebuild_state_from_ticks
 from workflows.runtime.control_loop.reduce import _check_idle_state
 from workflows.runtime.types.internal_state import BrokerState
@@ -110,15 +116,72 @@ def may_be_repeated(execution: Execution) -> bool:
     return any(isinstance(end, AddWaiter | StepWorkerFailed) for end in ends)
 
 
+def has_completed(execution: Execution) -> bool:
+    """Tell whether a call of a step has ended with a result, so that it is not repeated."""
+    return any(isinstance(end, StepWorkerResult) for end in execution.returns.return_values)
+
+
 def has_collected(execution: Execution, buffer_id: str) -> bool:
     """Tell whether a call of a step began with something in a collect buffer."""
     return bool(execution.state.collected_events.get(buffer_id))
+
+
+def collected_by(execution: Execution) -> Mapping[str, list[Event]]:
+    """Return what was in the collect buffers of its step when a call of it began."""
+    return execution.state.collected_events
 
 
 def event_for_waiter(execution: Execution, waiter_id: str) -> Event | None:
     """Return the event that last woke a waiter, as a call of its step sees it; None: none has."""
     waiters = execution.state.collected_waiters
     return next((w.resolved_event for w in waiters if w.waiter_id == waiter_id), None)
+
+
+def events_for_waiters(execution: Execution) -> list[Event]:
+    """Return the events that have woken what a call of a step is called for."""
+    state = execution.state
+    mine = (w for w in state.collected_waiters if w.work_item_id == state.work_item_id)
+    return [w.resolved_event for w in mine if w.resolved_event is not None]
+
+
+def step_of(execution: Execution) -> str:
+    """Return the name of the step that is called."""
+    return execution.state.step_name
+
+
+def wait_too(
+    execution: Execution,
+    event_type: type[Event],
+    waiter_id: str,
+    requirements: dict[str, Any],
+    question: Event | None,
+) -> AddWaiter[Any]:
+    """Let a call of a step wait for one more event, if it ends waiting.
+
+    Args:
+        execution: The call.
+        event_type: What it waits for.
+        waiter_id: Unique within the step. A waiter of that id that is there begins to wait anew.
+        requirements: The attributes that the event must have.
+        question: Is put on the stream if there is no waiter of that id yet.
+
+    Returns:
+        What to raise with `end_waiting`, if it is the last.
+    """
+    waiter: AddWaiter[Any] = AddWaiter(
+        waiter_id=waiter_id,
+        waiter_event=question,
+        requirements=requirements,
+        timeout=None,
+        event_type=event_type,
+    )
+    execution.returns.return_values.append(waiter)
+    return waiter
+
+
+def end_waiting(waiter: AddWaiter[Any]) -> NoReturn:
+    """End a call of a step, to be repeated when something comes that it waits for."""
+    raise WaitingForEvent(waiter)
 
 
 def forget_waiter(execution: Execution, waiter_id: str) -> None:
@@ -139,9 +202,7 @@ def events_received(ctx: Context[Any], start: int) -> tuple[list[Event], int]:
     Returns:
         The events, and the position behind the last one.
     """
-    adapter: object = ctx._require_internal(fn="events_received")._internal_adapter
-    while (inner := getattr(adapter, "_decorated", None)) is not None:
-        adapter = inner  # such as the one that prints what happens, for verbose=True
+    adapter = _innermost(ctx._require_internal(fn="events_received")._internal_adapter)
     ticks = adapter.replay() if isinstance(adapter, SnapshottableAdapter) else []
     events = [tick.event for tick in ticks[start:] if isinstance(tick, TickAddEvent)]
     return events, len(ticks)
@@ -216,6 +277,51 @@ WAITS = WaitingForEvent
 """What is raised in a step that waits, which will run again from its first line."""
 
 
+def is_waited_for(ctx: Context[Any], waiter_id: str) -> bool:
+    """Tell whether a step of the run waits, or has waited, under this id in this process."""
+    adapter = _innermost(ctx._require_internal(fn="is_waited_for")._internal_adapter)
+    if not isinstance(adapter, SnapshottableAdapter):
+        return False
+    before = adapter.init_state.workers.values()
+    if any(w.waiter_id == waiter_id for worker in before for w in worker.collected_waiters):
+        return True
+    results = (tick.result for tick in adapter.replay() if isinstance(tick, TickStepResult))
+    ends = (end for result in results for end in result)
+    return any(isinstance(end, AddWaiter) and end.waiter_id == waiter_id for end in ends)
+
+
+def blocks_a_step(ctx: Context[Any]) -> bool:
+    """Tell whether a step of another run awaits the result of this run, and nobody its stream.
+
+    Whoever awaits a future leaves a callback with it, and with that the context that it runs in:
+    within a step, the call of the step is in there.
+    """
+    adapter = _innermost(ctx._require_internal(fn="blocks_a_step")._internal_adapter)
+    if not isinstance(adapter, InternalAsyncioAdapter):
+        return False
+    queues = adapter._queues
+    if queues.stream_lock.locked():
+        return False
+    awaited = (getattr(callback, "__self__", None) for callback, _ in _callbacks(queues.complete))
+    return any(
+        StepWorkerStateContextVar in context
+        for task in awaited
+        if isinstance(task, asyncio.Task)
+        for callback, context in _callbacks(task)
+        if not isinstance(getattr(callback, "__self__", None), WorkflowHandler)
+    )
+
+
+def _callbacks(task: asyncio.Task[Any]) -> list[tuple[Callable[..., Any], ContextVars]]:
+    return list(getattr(task, "_callbacks", None) or ())
+
+
+def _innermost(adapter: object) -> object:
+    while (inner := getattr(adapter, "_decorated", None)) is not None:
+        adapter = inner  # such as the one that prints what happens, for verbose=True
+    return adapter
+
+
 # --------------------------------------------------------------------------- a run from outside
 
 
@@ -225,9 +331,7 @@ def _queues_of(handler: WorkflowHandler) -> AsyncioAdapterQueues:
     Raises:
         SnapshotError: The run is on another runtime, which keeps it itself.
     """
-    adapter: object = handler._external_adapter
-    while (inner := getattr(adapter, "_decorated", None)) is not None:
-        adapter = inner  # such as the one that prints what happens, for verbose=True
+    adapter = _innermost(handler._external_adapter)
     if not isinstance(adapter, ExternalAsyncioAdapter):
         raise SnapshotError(
             f"A run on {type(adapter).__name__} cannot be paused from outside: that runtime keeps "
@@ -275,11 +379,16 @@ def _idle_state(handler: WorkflowHandler, queues: AsyncioAdapterQueues) -> Broke
     log. Only then is it worth the while to rebuild the state. A restored run that has nothing to do
     has only begun.
     """
-    checked = queues.ticks and isinstance(queues.ticks[-1], TickIdleCheck | TickSessionStart)
-    if not checked or not queues.receive_queue.empty():
+    begun = queues.ticks and isinstance(queues.ticks[-1], TickSessionStart)
+    if not (begun or _has_checked(queues)) or not queues.receive_queue.empty():
         return None
     state = rebuild_state_from_ticks(queues.init_state, queues.ticks, run_id=queues.run_id)
     return state if _check_idle_state(state) else None
+
+
+def _has_checked(queues: AsyncioAdapterQueues) -> bool:
+    """Tell whether the last thing that a run did was to find that nothing in it was at work."""
+    return bool(queues.ticks) and isinstance(queues.ticks[-1], TickIdleCheck)
 
 
 def serialized(
@@ -311,6 +420,9 @@ async def stop(handler: WorkflowHandler) -> None:
     """End a run where it is, without a trace in its log; whoever streams it sees a cancellation."""
     queues = _queues_of(handler)
     ending = (queues.complete, handler._result_task)
+    if not queues.complete.done() and not _has_checked(queues):
+        # A run whose task is cancelled before any step has ended forgets to cancel those at work.
+        await handler.cancel_run()
     for task in ending:
         task.cancel()
     queues.publish_queue.put_nowait(WorkflowCancelledEvent())

@@ -56,10 +56,14 @@ class AuditKind(StrEnum):
     EFFECT_DONE = "effect_done"
     EFFECT_IN_DOUBT = "effect_in_doubt"
     EFFECT_SETTLED = "effect_settled"
+    GRANTED = "granted"
+    GRANT_USED = "grant_used"
+    GRANT_REVOKED = "grant_revoked"
     FAILED = "failed"
     RETRIED = "retried"
     CANCELLED = "cancelled"
     FINISHED = "finished"
+    SPOT_CHECKED = "spot_checked"
 
 
 class AuditEntry(Value):

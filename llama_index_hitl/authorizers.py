@@ -9,13 +9,19 @@ from llama_index_hitl.models import Reviewer, ReviewRequest
 
 
 class Action(StrEnum):
-    """What somebody wants to do."""
+    """What somebody wants to do.
+
+    Whoever gives a standing approval along with an answer wants to `answer` and to `grant`.
+    """
 
     ANSWER = "answer"
     WITHDRAW = "withdraw"
     CANCEL = "cancel"
     RETRY = "retry"
     SETTLE = "settle"
+    SPOT_CHECK = "spot_check"
+    GRANT = "grant"
+    REVOKE = "revoke"
 
 
 class Authorizer(Protocol):
@@ -33,7 +39,8 @@ class Authorizer(Protocol):
         Args:
             by: Who they say they are.
             action: What they want to do.
-            run_id: The run that it is about.
+            run_id: The run that it is about; empty for a standing approval that is given, or was,
+                without one.
             request: The request, if it is about one.
 
         Raises:

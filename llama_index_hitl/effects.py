@@ -224,7 +224,19 @@ class EffectLedger:
         return self._serializer.deserialize(effect.result.decode())
 
 
-_LEDGER: ContextVar[EffectLedger | None] = ContextVar("llama_index_hitl_effects", default=None)
+_LEDGER: ContextVar[EffectLedger | _InProcess | None] = ContextVar(
+    "llama_index_hitl_effects", default=None
+)
+
+
+@contextmanager
+def sharing_effects() -> Iterator[None]:
+    """Let runs that a step starts in the block have the ledger of the step's own run."""
+    token = _LEDGER.set(_LEDGER.get() or state_of_run(_InProcess))
+    try:
+        yield
+    finally:
+        _LEDGER.reset(token)
 
 
 async def once(
@@ -267,9 +279,7 @@ async def once(
     """
     if on_doubt == "ask" and ctx is None:
         raise ValueError("once(on_doubt='ask') needs ctx=, the context of the step.")
-    ledger = _LEDGER.get()
-    if ledger is None:
-        return cast("T", await state_of_run(_InProcess).once(key, effect))
+    ledger = _LEDGER.get() or state_of_run(_InProcess)
     result = await ledger.once(
         key,
         effect,
@@ -288,7 +298,7 @@ class _InProcess:
     def __init__(self) -> None:
         self._under_way: dict[str, asyncio.Future[Any]] = {}
 
-    async def once(self, key: str, effect: Callable[[], Any]) -> Any:
+    async def once(self, key: str, effect: Callable[[], Any], **_: Any) -> Any:
         if key not in self._under_way:
             self._under_way[key] = asyncio.ensure_future(_called(effect))
         future = self._under_way[key]

@@ -472,6 +472,34 @@ class UnknownEffect(HitlError, LookupError):
         self.key = key
 
 
+class UnknownGrant(HitlError, LookupError):
+    """There is no standing approval with that id.
+
+    Attributes:
+        grant_id: The id.
+    """
+
+    def __init__(self, grant_id: str) -> None:
+        super().__init__(
+            f"There is no standing approval {grant_id!r}. Runner.grants.list() shows those that "
+            "there are."
+        )
+        self.grant_id = grant_id
+
+
+class InvalidGrant(HitlError, ValueError):
+    """A standing approval cannot be given like this; nothing was stored.
+
+    Attributes:
+        problems: What is wrong, field by field.
+    """
+
+    def __init__(self, problems: Iterable[FieldProblem]) -> None:
+        self.problems = tuple(problems)
+        listed = "; ".join(str(problem) for problem in self.problems)
+        super().__init__(f"The standing approval is not valid: {listed}. Correct it and try again.")
+
+
 class AuditBroken(HitlError):
     """The audit trail of a run was changed after it was written.
 
@@ -526,3 +554,61 @@ class NoticeRefused(NotifyFailed):
 
 class WebhookInvalid(HitlError, ValueError):
     """What came in is not a webhook of the sender whose secret this is; do not act on it."""
+
+
+class NotPicked(HitlError):
+    """A request is to be looked at that was not picked for it: it counts for no error rate.
+
+    Attributes:
+        request_id: The request.
+    """
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"Request {request_id} was not picked for a spot check: only what a rule approved and "
+            "picked itself says how often the rule is wrong. Runner.spot_checks.pending() lists "
+            "what was picked."
+        )
+        self.request_id = request_id
+
+
+class AlreadyChecked(HitlError):
+    """Somebody has looked at a request that was picked for it, and said something else.
+
+    Attributes:
+        request_id: The request.
+        right: What they said of the rule's decision.
+        by: Id of the person.
+        at: When.
+    """
+
+    def __init__(self, request_id: str, *, right: bool, by: str, at: datetime) -> None:
+        said = "right" if right else "wrong"
+        super().__init__(
+            f"Request {request_id} was looked at by {by} at {at.isoformat()}, who found it {said}; "
+            "the first judgement stands."
+        )
+        self.request_id = request_id
+        self.right = right
+        self.by = by
+        self.at = at
+
+
+class ChildNotBridged(HitlError):
+    """A run in a step of another run asks a person, and nobody could see the question or answer it.
+
+    Attributes:
+        workflow: Name of the workflow that asks.
+    """
+
+    def __init__(self, workflow: str) -> None:
+        super().__init__(
+            f"A step waits for {workflow} to end, and {workflow} asks a person whom nobody can "
+            "reach there. Start it with `await run_child(ctx, workflow, ...)` of "
+            "llama_index_hitl.children, or an agent with `agent_tool`, and its questions come up."
+        )
+        self.workflow = workflow
+
+
+class ChildError(HitlError, RuntimeError):
+    """A run in a step of another run cannot be started, or be gone on with, as it is."""

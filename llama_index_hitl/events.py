@@ -7,7 +7,7 @@ takes any keyword without a word.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 from pydantic import AwareDatetime, Field, model_validator
 from workflows.events import Event, HumanResponseEvent, InputRequiredEvent, SerializableEvent
@@ -131,6 +131,20 @@ class ReviewWithdrawEvent(HumanResponseEvent):
     by: Reviewer
     at: AwareDatetime = Field(default_factory=utc_now)
     reason: Text = ""
+
+
+Told: TypeAlias = ReviewResponseEvent | ReviewDeadlineEvent | ReviewWithdrawEvent
+"""What a run can be told about one of its requests."""
+
+
+class ReviewRelayEvent(Event):
+    """What a paused run is told about one request, where that is more than one thing.
+
+    Attributes:
+        told: Everything, in order.
+    """
+
+    told: tuple[Told, ...]
 
 
 class ReviewUpdatedEvent(Event):

@@ -15,11 +15,14 @@ from typing import Any, Literal, TypeAlias, cast
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from llama_index_hitl.errors import FieldProblem, InvalidAnswer
+from llama_index_hitl.grants import numbers_in, problems_of_terms
 from llama_index_hitl.models import (
     Answer,
+    Approve,
     Decision,
     DecisionKind,
     Edit,
+    GrantTerms,
     JsonObject,
     Respond,
     Reviewer,
@@ -84,10 +87,13 @@ def fields_of(request: ReviewRequest, kind: DecisionKind) -> tuple[FormField, ..
         kind: The decision that the person picked.
 
     Returns:
-        The fields in order; a comment comes last and is never required.
+        The fields in order; a comment comes last and is never required. Those of an approval, on
+        a request that offers a standing one, are `grant_fields_of(request)`, none of them required.
     """
     comment = FormField(name="comment", label="Comment", widget="textarea", help="For the record.")
     match kind:
+        case DecisionKind.APPROVE:
+            own = list(grant_fields_of(request))
         case DecisionKind.REVISE:
             own = [FormField(name="feedback", label="Feedback", widget="textarea", required=True)]
         case DecisionKind.EDIT if request.subject is not None:
@@ -102,6 +108,43 @@ def fields_of(request: ReviewRequest, kind: DecisionKind) -> tuple[FormField, ..
         case _:
             own = []
     return (*own, comment)
+
+
+def grant_fields_of(request: ReviewRequest) -> tuple[FormField, ...]:
+    """Return what has to be typed to let calls like this happen without asking; often nothing.
+
+    Only what is typed grants anything: the first field says what, and no other one counts
+    without it.
+    """
+    offer = request.grantable
+    if offer is None or not request.policy.single:
+        return ()
+    who = f" by {offer.agent}" if offer.agent else ""
+    numbers = () if request.subject is None else tuple(numbers_in(request.subject.data))
+    limits = (
+        FormField(name=f"grant.{name}.{path}", label=f"{path}, at most {words}")
+        for path in numbers
+        for name, words in (("at_most", "each time"), ("in_total", "in total"))
+    )
+    return (
+        FormField(
+            name="grant.arguments",
+            label="Without asking, from now on",
+            widget="choice",
+            choices=("any", "same"),
+            help=f"Calls of {offer.tool}{who}: any, or with the same arguments only. Empty: none.",
+        ),
+        FormField(
+            name="grant.until", label="Until", help="Such as 2026-03-06T18:00+01:00. Empty: no end."
+        ),
+        FormField(
+            name="grant.uses",
+            label="So many times",
+            widget="integer",
+            help="From 1. Empty: any number.",
+        ),
+        *limits,
+    )
 
 
 def _response_fields(schema: JsonObject) -> list[FormField]:
@@ -217,6 +260,8 @@ def parse_answer(
     """
     form = _from_text(request, raw) if isinstance(raw, str) else dict(raw)
     kind = _kind(request, form)
+    if kind is DecisionKind.APPROVE:
+        form = _with_grant(request, form)
     data = _decision_data(request, kind, form)
     try:
         decision = _DECISIONS.validate_python({**data, "kind": kind.value})
@@ -231,7 +276,7 @@ def parse_answer(
         )
     except ValidationError as error:
         raise InvalidAnswer(request.request_id, problems_of(error, strip=(kind.value,))) from None
-    check_decision(request, answer.decision)
+    check_decision(request, answer.decision, at=at)
     return answer
 
 
@@ -252,7 +297,7 @@ def _from_text(request: ReviewRequest, raw: str) -> dict[str, Any]:
     text = raw.strip()
     if text.startswith("{"):
         try:
-            loaded = json.loads(text)
+            loaded = json.loads(text, object_pairs_hook=_each_once)
         except (ValueError, RecursionError) as error:
             problem = FieldProblem("", f"this is not JSON: {error}")
             raise InvalidAnswer(request.request_id, [problem]) from None
@@ -262,6 +307,16 @@ def _from_text(request: ReviewRequest, raw: str) -> dict[str, Any]:
     if colon and rest.strip():
         form[_TEXT_FIELD.get(form["decision"], "comment")] = rest.strip()
     return form
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that says two things about one field; the last would win otherwise."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:60]!r} is there twice")
+        found[name] = value
+    return found
 
 
 _TEXT_FIELD: Mapping[str, str] = {"revise": "feedback", "delegate": "to", "respond": "response"}
@@ -319,6 +374,30 @@ def _decision_data(
     if target is not None and target not in data and (collected or given):
         data[target] = collected
     return data
+
+
+def _with_grant(request: ReviewRequest, form: Mapping[str, Any]) -> dict[str, Any]:
+    """Put together the terms of a standing approval; what nobody asked for is not given."""
+    nested = form.get("grant")
+    rest = {name: value for name, value in form.items() if not str(name).startswith("grant.")}
+    given = {**nested} if isinstance(nested, Mapping) else {}
+    given |= {n.removeprefix("grant."): v for n, v in form.items() if n not in rest}
+    terms: dict[str, Any] = {}
+    for name, value in given.items():
+        limits, _, path = name.partition(".")
+        if value in (None, ""):
+            continue  # an empty input of a form
+        if path:
+            known = terms.get(limits)
+            terms[limits] = {**(known if isinstance(known, Mapping) else {}), path: value}
+        else:
+            terms[name] = value
+    if not terms and not isinstance(nested, Mapping):
+        return rest
+    if "arguments" not in terms:
+        problem = FieldProblem("grant.arguments", "say any or same, or leave out the other terms")
+        raise InvalidAnswer(request.request_id, [problem])
+    return {**rest, "grant": terms}
 
 
 def _flattened(form: Mapping[str, Any], target: str | None) -> Iterable[tuple[str, Any]]:
@@ -379,15 +458,19 @@ def _parsed(text: str, widget: Widget) -> JsonValue:
 def check_decision(
     request: ReviewRequest,
     decision: Decision,
+    *,
+    at: datetime | None = None,
 ) -> None:
     """Check what a decision holds against the request's schemas, without the subject's model.
 
     Args:
         request: The request that was answered.
         decision: What was decided.
+        at: When; None: that it comes too late for something is not looked at.
 
     Raises:
-        InvalidAnswer: An edited subject or a response does not match its schema.
+        InvalidAnswer: An edited subject or a response does not match its schema, or a standing
+            approval comes with it that the request does not offer or that cannot be.
     """
     if isinstance(decision, Edit) and request.subject is not None:
         schema, known = request.subject.json_schema, request.subject.data
@@ -398,10 +481,26 @@ def check_decision(
         problems = _schema_problems("response", decision.response, schema)
         if isinstance(decision.response, dict):
             problems += _unknown_fields("response", decision.response, schema, {})
+    elif isinstance(decision, Approve) and decision.grant is not None:
+        problems = _grant_problems(request, decision.grant, at)
     else:
         return
     if problems:
         raise InvalidAnswer(request.request_id, problems)
+
+
+def _grant_problems(
+    request: ReviewRequest, terms: GrantTerms, at: datetime | None
+) -> list[FieldProblem]:
+    if request.grantable is None:
+        return [FieldProblem("grant", "this can only be approved for this once")]
+    if not request.policy.single:
+        return [FieldProblem("grant", "what several people must approve is approved each time")]
+    arguments = {} if request.subject is None else request.subject.data
+    return [
+        FieldProblem(f"grant.{problem.field}", problem.message)
+        for problem in problems_of_terms(terms, arguments, at)
+    ]
 
 
 def _unknown_fields(

@@ -111,7 +111,9 @@ class Review:
         delegable: People may hand their vote to somebody else.
         escalate_to: Whom to ask when somebody escalates; empty: nobody can.
         response: Pydantic model of a structured answer; the gate then asks for one, and it can
-            neither be approved nor rejected unless `decisions` says so.
+            neither be approved nor rejected unless `decisions` says so. A plain function
+            `(workflow, event)` gives each request a model of its own; it must give the same for
+            the same event, in every process.
         decisions: The decisions to allow, where those that follow from the above do not fit.
         deadline: Time to answer, counted from the question; None: no limit. A request that takes
             the place of another one by an escalation or an edit has as much time again.
@@ -162,7 +164,7 @@ class Review:
     abstainable: bool = False
     delegable: bool = False
     escalate_to: Sequence[str] | str = ()
-    response: type[BaseModel] | None = None
+    response: type[BaseModel] | Callable[[Any, Any], type[BaseModel]] | None = None
     decisions: Sequence[DecisionKind | str] | None = None
     deadline: Option[timedelta | None] = None
     on_deadline: DeadlineAction = field(default_factory=Expire)
@@ -259,6 +261,11 @@ class Review:
             DecisionKind.ABSTAIN: self.abstainable,
         }
         return tuple(kind for kind, yes in offered.items() if yes)
+
+    def response_model(self, workflow: Workflow, event: Event) -> type[BaseModel] | None:
+        """Return the model of the answer to one event under review; None: there is none."""
+        option = self.response
+        return option if option is None or isinstance(option, type) else option(workflow, event)
 
     def siblings(self, workflow: Workflow) -> dict[str, Review]:
         """Return all gates of a workflow, this one included, by name."""

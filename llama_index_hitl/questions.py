@@ -10,31 +10,28 @@ after: what stands before `ask` runs again, what stands after it runs once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from workflows import Context
-from workflows.events import CollectionReleaseEvent, Event
 
+from llama_index_hitl._heard import Heard, Passed, stand_aside
 from llama_index_hitl._ledger import recalled, remembered_from_now_on, remembered_once
+from llama_index_hitl._origin import check_can_wait, origin_of
 from llama_index_hitl._proposals import describe, rebuilt
 from llama_index_hitl._siblings import others_at_rest
 from llama_index_hitl._upstream import (
     Execution,
     event_for_waiter,
-    events_received,
     execution_of_step,
     forget_waiter,
     keep_waiting,
-    may_be_repeated,
     resolve_from_every_snapshot,
     run_id_of,
     state_of_run,
-    warn_of_timeout,
-    work_item_of,
     workflow_of,
 )
 from llama_index_hitl.clock import Clock, present_clock
@@ -44,6 +41,7 @@ from llama_index_hitl.events import (
     ReviewRequestEvent,
     ReviewResponseEvent,
     ReviewUpdatedEvent,
+    Told,
 )
 from llama_index_hitl.forms import check_decision, problems_of
 from llama_index_hitl.lifecycle import open_record, take_answer
@@ -66,7 +64,7 @@ from llama_index_hitl.models import (
 )
 from llama_index_hitl.policies import tally
 
-resolve_from_every_snapshot(ReviewRequestEvent, ReviewResponseEvent, ReviewUpdatedEvent)
+resolve_from_every_snapshot(ReviewRequestEvent, ReviewUpdatedEvent, *get_args(Told))
 
 _INLINE = (
     DecisionKind.APPROVE,
@@ -95,7 +93,8 @@ class Question:
         priority: How urgent it is.
         tags: Words to find it by.
         rule: What rules said about the subject, and so why a person is asked; None: nothing.
-        grantable: What an approval may let happen from now on without asking; None: nothing.
+        grantable: What an approval may let happen from now on without asking; None: nothing. Only
+            a `Runner` keeps such standing approvals.
     """
 
     title: str
@@ -194,14 +193,16 @@ async def ask(
     workflow = workflow_of(ctx)
     own: Clock | None = getattr(workflow, "clock", None)
     now = clock or own or present_clock()
-    warn_of_timeout(workflow)
-    session = state_of_run(_Session)
+    session = state_of_run(Heard)
     session.listen(ctx)
     place = session.place_of(execution, key)
+    if session.stands_back(execution):
+        session.hear_all(execution)
+        await stand_aside(ctx, place)
     taken = recalled(ctx, f"{place}:answer")
     if session.passed_elsewhere(place, execution, again=taken is not None):
         _refuse_late(ctx, session, session.passed[place].record)
-        await _stand_aside(ctx, place)
+        await stand_aside(ctx, place)
     request = _request(ctx, question, place, now)
     if taken is not None:
         # An earlier call of this step was given the answer, and then waited again or failed.
@@ -211,7 +212,7 @@ async def ask(
         remembered_from_now_on(ctx, f"{place}:answer", resolution.answer.model_dump(mode="json"))
         ctx.write_event_to_stream(ReviewUpdatedEvent(record=resolution.record))
     forget_waiter(execution, request.request_id)
-    session.passed[place] = _Passed(execution, resolution.record)
+    session.passed[place] = Passed(execution, resolution.record)
     _refuse_late(ctx, session, resolution.record)
     return resolution
 
@@ -220,7 +221,7 @@ async def _first_valid(
     ctx: Context[Any],
     question: Question,
     request: ReviewRequest,
-    session: _Session,
+    session: Heard,
     execution: Execution,
 ) -> Resolution:
     """Return what the first valid answer comes to; without one, wait."""
@@ -228,15 +229,20 @@ async def _first_valid(
     requirements = {"request_id": request_id}
     woken_by = event_for_waiter(execution, request_id)
     session.hear(woken_by)
-    for answer in session.unheard(request_id):
-        try:
-            return _resolve(question, request, answer)
-        except AnswerRefused as error:
-            _refuse(ctx, error, answer)
-        except RecursionError:
-            problem = FieldProblem("", "this is nested too deeply")
-            _refuse(ctx, InvalidAnswer(request_id, [problem]), answer)
-    await others_at_rest()
+    rested = False
+    while not rested or session.waiting(request_id):
+        for answer in session.unheard(request_id):
+            try:
+                return _resolve(question, request, answer)
+            except AnswerRefused as error:
+                _refuse(ctx, error, answer)
+            except RecursionError:
+                problem = FieldProblem("", "this is nested too deeply")
+                _refuse(ctx, InvalidAnswer(request_id, [problem]), answer)
+        await others_at_rest()
+        session.listen(ctx)
+        rested = True
+    check_can_wait(ctx)
     session.rest(execution)
     if woken_by is not None:
         keep_waiting(ReviewResponseEvent, request_id, requirements)
@@ -266,10 +272,12 @@ def request_for(
         SubjectError: The subject does not survive being written as JSON.
     """
     reviewers, response = question.reviewers, question.response
+    origin = origin_of(run_id_of(ctx))
     return ReviewRequest(
         request_id=request_id,
-        run_id=run_id_of(ctx),
+        run_id=origin.run_id,
         workflow=workflow_of(ctx).workflow_name,
+        path=origin.path,
         title=question.title,
         body=question.body,
         subject=None if question.subject is None else describe(question.subject),
@@ -338,97 +346,10 @@ def _refuse(ctx: Context[Any], error: AnswerRefused, answer: Answer) -> None:
     )
 
 
-def _refuse_late(ctx: Context[Any], session: _Session, record: ReviewRecord) -> None:
+def _refuse_late(ctx: Context[Any], session: Heard, record: ReviewRecord) -> None:
     """Refuse what came after the answer that was taken, except for that same answer."""
     for answer in session.unheard(record.request.request_id):
         try:
             take_answer(record, answer)
         except AnswerRefused as error:
             _refuse(ctx, error, answer)
-
-
-async def _stand_aside(ctx: Context[Any], place: str) -> None:
-    """End a call of the step that a second copy of the answer began; never returns.
-
-    Upstream calls a waiting step once for every matching event, even while the first call is at
-    work. A step cannot end without a result, but it can wait for something that never comes; this
-    event type is never sent, is known to every snapshot, and has no requirement to be asked for.
-    """
-    await ctx.wait_for_event(CollectionReleaseEvent, waiter_id=f"aside-{place}", timeout=None)
-
-
-@dataclass(frozen=True)
-class _Passed:
-    """The call of a step that went on with an answer, and what that came to."""
-
-    execution: Execution
-    record: ReviewRecord
-
-
-class _Session:
-    """What one run in one process has heard, and which questions have been passed.
-
-    After a restore there is nothing to know: a snapshot is taken when no step is at work, and by
-    then the waiters of passed questions are gone, or their answers kept.
-    """
-
-    def __init__(self) -> None:
-        self.passed: dict[str, _Passed] = {}
-        self._counts: dict[int, tuple[Execution, dict[str, int]]] = {}
-        self._answers: dict[str, list[Answer]] = {}
-        self._heard: dict[str, int] = {}
-        self._position = 0
-        self._resting: list[Execution] = []
-
-    def listen(self, ctx: Context[Any]) -> None:
-        """Note the answers that have come since the last time."""
-        events, self._position = events_received(ctx, self._position)
-        for event in events:
-            if isinstance(event, ReviewResponseEvent):
-                self._answers.setdefault(event.request_id, []).append(event.answer)
-
-    def hear(self, event: Event | None) -> None:
-        """Note an answer that came before this process did, or that the log does not show."""
-        if not isinstance(event, ReviewResponseEvent):
-            return
-        known = self._answers.setdefault(event.request_id, [])
-        if event.answer not in known:
-            known.insert(self._heard.get(event.request_id, 0), event.answer)
-
-    def unheard(self, request_id: str) -> Iterator[Answer]:
-        """Yield the answers to a question that nobody has looked at, each one once."""
-        answers = self._answers.get(request_id, [])
-        while (position := self._heard.get(request_id, 0)) < len(answers):
-            self._heard[request_id] = position + 1
-            yield answers[position]
-
-    def rest(self, execution: Execution) -> None:
-        """Note that a call of a step is about to end, to be repeated when an answer comes."""
-        at_work = (other for other in self._resting if not other.sends.closed)
-        self._resting = [*at_work, execution]
-
-    def place_of(self, execution: Execution, key: str) -> str:
-        """Name the question by the work item, its key, and how many came before it in this call."""
-        self._counts = {
-            number: entry for number, entry in self._counts.items() if not entry[0].sends.closed
-        }
-        _, counts = self._counts.setdefault(id(execution), (execution, {}))
-        counts[key] = counts.get(key, -1) + 1
-        return f"{work_item_of(execution)}:{key}:{counts[key]}"
-
-    def passed_elsewhere(self, place: str, execution: Execution, *, again: bool) -> bool:
-        """Tell whether another call of the step has passed this question.
-
-        Args:
-            place: The question.
-            execution: The call that asks.
-            again: It began with an answer taken by an earlier call, so it may be that call's
-                repetition: it goes on where that one has ended without completing the step.
-        """
-        other = self.passed.get(place)
-        if other is None or other.execution is execution:
-            return False
-        repeated = may_be_repeated(other.execution) or any(
-            execution is other.execution for execution in self._resting
-        )
-        return not (again and repeated)

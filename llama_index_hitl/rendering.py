@@ -66,6 +66,8 @@ def _field_diff(name: str, before: str, after: str) -> FieldDiff:
 def render_prompt(request: ReviewRequest) -> str:
     """Return everything a person needs to decide, as plain text."""
     parts: list[str] = [_heading(request)]
+    if request.path:
+        parts.append(f"Asked within {path_of(request)}")
     if request.body:
         parts.append(request.body)
     if request.subject is not None:
@@ -77,6 +79,11 @@ def render_prompt(request: ReviewRequest) -> str:
         )
     parts.append(f"Decide ({', '.join(decisions_of(request))}): ")
     return "\n\n".join(parts)
+
+
+def path_of(request: ReviewRequest) -> str:
+    """Return the steps that lead to the run that asks; empty if it was started by itself."""
+    return " > ".join(request.path)
 
 
 def _heading(request: ReviewRequest) -> str:

@@ -27,6 +27,7 @@ from llama_index_hitl import _entries
 from llama_index_hitl._advance import Advancer
 from llama_index_hitl._drive import Watch
 from llama_index_hitl._entries import Redact
+from llama_index_hitl._grant_desk import GrantDesk
 from llama_index_hitl._outbox import Outbox
 from llama_index_hitl._submit import Receipt, Submission, Submitter, persistently
 from llama_index_hitl.audit import AuditKind, AuditRow
@@ -50,6 +51,7 @@ from llama_index_hitl.lifecycle import Command, close
 from llama_index_hitl.migrations import Migration
 from llama_index_hitl.models import (
     ROLE_PREFIX,
+    Approve,
     Decision,
     Edit,
     Priority,
@@ -61,6 +63,7 @@ from llama_index_hitl.models import (
 )
 from llama_index_hitl.notifiers import Notifier, deliver
 from llama_index_hitl.policies import why_not_allowed
+from llama_index_hitl.spot_checks import SpotChecks
 from llama_index_hitl.stores.protocol import (
     Commit,
     Effect,
@@ -74,7 +77,7 @@ from llama_index_hitl.stores.protocol import (
     StoredRequest,
 )
 
-__all__ = ["Check", "Due", "Receipt", "Redact", "Runner", "Submission", "Watch"]
+__all__ = ["Check", "Due", "GrantDesk", "Receipt", "Redact", "Runner", "Submission", "Watch"]
 
 DEFAULT_LEASE = timedelta(seconds=60)
 MAX_ATTEMPTS = 5
@@ -130,6 +133,11 @@ class Runner:
             is renewed while a run is at work, however long that takes.
         watch: Is shown each event on the stream of a run while it is advanced here, with the run's
             id.
+
+    Attributes:
+        store: Where runs wait.
+        spot_checks: What rules approved and picked to be looked at by people later.
+        grants: The standing approvals: list, give and revoke them here.
     """
 
     def __init__(
@@ -152,6 +160,8 @@ class Runner:
         self._clock = clock
         self._outbox = Outbox(store, keeps=notifiers is not None, redact=redact)
         self._submitter = Submitter(store, self._outbox)
+        self.spot_checks = SpotChecks(store, self._outbox, authorizer=self._authorizer, clock=clock)
+        self.grants = GrantDesk(store, self._outbox, authorizer=self._authorizer, clock=clock)
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._advancers = {
             name: Advancer(
@@ -530,7 +540,7 @@ class Runner:
         Raises:
             UnknownRequest: There is none with that id.
             AlreadyAnswered: It is decided, or this person has voted otherwise.
-            NotAllowed: They may not answer it.
+            NotAllowed: They may not answer it, or not give the standing approval with it.
             InvalidAnswer: The decision does not fit the request.
             StaleRequest: It was about something else than what the request shows.
             RequestExpired: It came too late.
@@ -561,6 +571,8 @@ class Runner:
         at = self._clock()
         try:
             person = await self._vouched(by, Action.ANSWER, stored.run_id, stored.record.request)
+            if isinstance(submission.decision, Approve) and submission.decision.grant is not None:
+                await self._vouched(person, Action.GRANT, stored.run_id, stored.record.request)
             await self._check_with_code(stored, submission.decision)
         except AnswerRefused as error:
             name = by if isinstance(by, str) else by.id

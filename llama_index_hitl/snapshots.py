@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import metadata
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 from weakref import WeakKeyDictionary
 
 from pydantic import (
@@ -35,7 +35,7 @@ from workflows.handler import WorkflowHandler
 from workflows.runtime.types.internal_state import BrokerState
 
 from llama_index_hitl._codec import SnapshotSerializer, context_to_dict, serializer_for
-from llama_index_hitl._delivery import Delivery, Told
+from llama_index_hitl._delivery import Delivery
 from llama_index_hitl._fingerprint import (
     Fingerprint,
     differences,
@@ -43,7 +43,8 @@ from llama_index_hitl._fingerprint import (
     occurring_types,
     reviewed_types,
 )
-from llama_index_hitl._ledger import BUFFER
+from llama_index_hitl._ledger import BUFFER, newest_of_all, without_older
+from llama_index_hitl._origin import origin_of
 from llama_index_hitl._plain import EVENT_GATE, WAIT_GATE, plain_answer, plain_request
 from llama_index_hitl._upstream import (
     Session,
@@ -71,13 +72,13 @@ from llama_index_hitl.events import (
     ReviewRefusedEvent,
     ReviewRequestEvent,
     ReviewResponseEvent,
+    Told,
 )
 from llama_index_hitl.forms import check_decision, problems_of
 from llama_index_hitl.gates import gates_of
 from llama_index_hitl.lifecycle import open_record, take_answer
 from llama_index_hitl.migrations import Migration, Waited, apply
 from llama_index_hitl.models import (
-    INLINE_GATE,
     UNCHECKED,
     Answer,
     Identifier,
@@ -92,7 +93,7 @@ FORMAT: Literal["llama-index-hitl/paused-run"] = "llama-index-hitl/paused-run"
 FORMAT_VERSION = 1
 """Version of the format. Every version that was ever released can be read for ever."""
 
-AskedBy = Literal["gate", "ask", "wait_for_event", "input_required"]
+AskedBy = Literal["gate", "ask", "child", "wait_for_event", "input_required"]
 
 
 class OpenRequest(Value):
@@ -100,8 +101,9 @@ class OpenRequest(Value):
 
     Attributes:
         record: The request, with the answers that the run has taken so far.
-        asked_by: `gate`; `ask`, inline; `wait_for_event`, without this package; or
-            `input_required`, a plain `InputRequiredEvent` whose answer a step takes.
+        asked_by: `gate`; `ask`, inline; `child`, a run that a step has started with `run_child`;
+            `wait_for_event`, without this package; or `input_required`, a plain
+            `InputRequiredEvent` whose answer a step takes.
         step: Name of the step that waits; None where nothing waits but the run.
         waiter_id: Upstream's name for the wait within its step; None likewise.
         answer_type: Qualified name of the event that answers.
@@ -278,13 +280,21 @@ def snapshot(
     *,
     types: Iterable[type] = (),
     clock: Clock = utc_now,
+    streamed: Sequence[Event] = (),
 ) -> PausedRun:
     """Return an idle run as a value; it goes on waiting.
+
+    Args:
+        handler: The run.
+        state: The state that it is idle in.
+        types: Classes of values in the run that the workflow's own code does not name.
+        clock: Where the time comes from.
+        streamed: What was read from its stream.
 
     Raises:
         UnserializableState: Something in it would not survive.
     """
-    taken, requests = parts_of(handler, state, types=types, clock=clock)
+    taken, requests = parts_of(handler, state, types=types, clock=clock, streamed=streamed)
     return PausedRun(requests=tuple(requests), **taken)
 
 
@@ -307,7 +317,7 @@ def parts_of(
     """
     workflow = handler._workflow  # noqa: SLF001 - the handler's own
     serializer = serializer_for(workflow, types)
-    context = context_to_dict(lambda s: serialized(handler, state, s), serializer)
+    context = context_to_dict(lambda s: without_older(serialized(handler, state, s)), serializer)
     resumed = _RESUMED.get(handler, _Resumed())
     lister = _Lister(workflow, serializer, handler.run_id, resumed, clock)
     requests = lister.open_requests(state, session_of(handler, streamed))
@@ -373,6 +383,7 @@ class _Lister:
         found = [
             *self._of_gates(state),
             *self._of_asks(state, waits),
+            *self._of_children(state, waits),
             *(self._of_wait(wait, session) for wait in plain),
             *self._of_events(free, session),
         ]
@@ -411,6 +422,24 @@ class _Lister:
                             answer_type=_name_of(ReviewResponseEvent),
                             requirements={"request_id": request.request_id},
                         )
+
+    def _of_children(self, state: BrokerState, waits: Sequence[Wait]) -> Iterable[OpenRequest]:
+        """Yield what runs within this one ask; a step of this one waits on behalf of each."""
+        asked: dict[str, OpenRequest] = {}
+        for worker in state.workers.values():
+            for memory in newest_of_all(worker.collected_events):
+                asked.update((r.request_id, r) for r in requests_of_child(memory))
+        for wait in waits:
+            found = asked.get(wait.waiter_id)
+            if found is not None and wait.event_type is ReviewResponseEvent:
+                yield OpenRequest(
+                    record=found.record,
+                    asked_by="child",
+                    step=wait.step,
+                    waiter_id=wait.waiter_id,
+                    answer_type=_name_of(ReviewResponseEvent),
+                    requirements={"request_id": wait.waiter_id},
+                )
 
     def _of_wait(self, wait: Wait, session: Session) -> OpenRequest:
         place = (wait.step, wait.waiter_id)
@@ -490,6 +519,7 @@ class _Lister:
             answered_by=answered_by,
             requirements=requirements,
             run_id=self._run_id,
+            origin=origin_of(self._run_id),
             workflow=self._workflow.workflow_name,
             number=number,
             at=self._clock(),
@@ -506,11 +536,24 @@ def _with_words(waits: Sequence[Wait], questions: Sequence[Event]) -> list[Wait]
 
 
 def _is_ours(wait: Wait) -> bool:
-    return wait.event_type is ReviewResponseEvent or wait.waiter_id.startswith("aside-")
+    return wait.event_type in get_args(Told) or wait.waiter_id.startswith("aside-")
 
 
 def _name_of(kind: type) -> str:
     return f"{kind.__module__}.{kind.__name__}"
+
+
+def requests_of_child(memory: Mapping[str, Any]) -> Sequence[OpenRequest]:
+    """Return what a run asks that a step keeps; nothing, if the step keeps something else.
+
+    Args:
+        memory: What the step keeps.
+    """
+    text = memory.get("paused")
+    if not isinstance(text, str):
+        return ()
+    requests = json.loads(text)["requests"]
+    return [OpenRequest.model_validate(request, context=UNCHECKED) for request in requests]
 
 
 # --------------------------------------------------------------------------- resume
@@ -658,7 +701,9 @@ def restore(
 
     def requirements(step: str, waiter_id: str, event_type: type[Event]) -> Mapping[str, Any]:
         if event_type is ReviewResponseEvent:
-            return {"request_id": waiter_id}  # how `ask` names its waits
+            return {"request_id": waiter_id}  # how `ask` and `run_child` name their waits
+        if event_type in get_args(Told):
+            return {"request_id": waiter_id.rpartition(":")[0]}
         required = serializer.deserialize_value(kept.get((step, waiter_id), {}))
         return cast("Mapping[str, Any]", required)
 
@@ -685,9 +730,7 @@ def _deliver(
 ) -> None:
     """Put what a run is told where it waits for it."""
     if request is None or not request.is_plain:
-        if event.request_id.startswith(f"{INLINE_GATE}-"):
-            delivery.to_wait(event.request_id, event)
-        else:
+        if not delivery.to_question(event):
             delivery.to_gate(event)
         return
     if not isinstance(event, ReviewResponseEvent):

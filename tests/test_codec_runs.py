@@ -11,7 +11,7 @@ from typing import Any
 import aiosqlite
 import pytest
 from flows import Live, asked, drafts, made, stages, transfers
-from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
+from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ToolCallResult
 from llama_index.core.llms import ChatMessage
 from llama_index.core.memory import (
     ChatMemoryBuffer,
@@ -302,6 +302,22 @@ MEMORIES: dict[str, Callable[[], Any]] = {
     "ChatMemoryBuffer": lambda: ChatMemoryBuffer.from_defaults(token_limit=7_777),
     "ChatSummaryMemoryBuffer": lambda: ChatSummaryMemoryBuffer.from_defaults(token_limit=7_777),
 }
+
+
+@agent_test
+async def test_what_an_agent_that_has_called_tools_came_to_can_be_stored():
+    call = ToolCall(name="add", arguments={"a": 1, "b": 2})
+    agent = FunctionAgent(tools=[add], llm=ScriptedLLM([call, "3"]), timeout=None)
+    output = await agent.run(user_msg="1 + 2?")
+    serializer = serializer_for(agent)
+    for value in (output, StopEvent(result=output)):
+        again = serializer.deserialize(serializer.serialize(value))
+        again = again.result if isinstance(again, StopEvent) else again
+        assert str(again) == "3"
+        # The results that LlamaIndex puts there, although the field declares the calls only.
+        (made,) = again.tool_calls
+        assert type(made) is ToolCallResult
+        assert (made.tool_name, made.tool_kwargs) == ("add", {"a": 1, "b": 2})
 
 
 @agent_test

@@ -12,6 +12,11 @@ from llama_index_hitl.cli import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+# Raised by LlamaIndex's own agents while one is made and run.
+agent_warnings = pytest.mark.filterwarnings(
+    "ignore::pydantic.warnings.PydanticDeprecationWarning",
+    "ignore:is_running called from within a step:DeprecationWarning",
+)
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
 
 
@@ -28,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@agent_warnings
 def test_python_blocks_run_in_order_and_print_what_they_say(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -44,6 +50,7 @@ def test_python_blocks_run_in_order_and_print_what_they_say(
     assert (folder / "hitl.db").exists()
 
 
+@agent_warnings
 def test_the_question_of_the_readme_is_answered_with_a_form() -> None:
     code = [block for language, block in BLOCKS if language == "python"]
     namespace: dict[str, object] = {"__name__": "readme"}

@@ -11,10 +11,11 @@ from cryptography.fernet import Fernet
 
 from llama_index_hitl.errors import MissingExtra, StoreError
 from llama_index_hitl.models import Subject
-from llama_index_hitl.stores import Commit, FernetCipher, RequestQuery, SqlStore
+from llama_index_hitl.stores import Commit, FernetCipher, GrantQuery, RequestQuery, SqlStore
 from llama_index_hitl.testing._store_commits import assert_chained
 from llama_index_hitl.testing._store_rows import (
     NEVER,
+    a_grant,
     a_message,
     a_notice,
     a_request,
@@ -35,10 +36,11 @@ PRIVATE = Commit(
     requests=(a_request(title=WORD, subject=Subject(type="Draft", data={"text": WORD})),),
     messages=(a_message(payload={"comment": WORD}),),
     effects=(an_effect(result=WORD.encode()),),
+    grants=(a_grant(arguments={"to": WORD}),),
     notices=(a_notice(payload={"title": WORD}),),
     audit=(an_entry(reason=WORD), an_entry(details={"diff": WORD})),
 )
-VALUES = 10
+VALUES = 11
 """Values in `PRIVATE` that are encrypted."""
 
 
@@ -67,6 +69,9 @@ async def assert_readable(path: Path, *keys: bytes) -> None:
     assert (run.start, run.snapshot, run.result) == (WORD.encode(),) * 3
     assert run.error == {"message": WORD}
     assert effect.result == WORD.encode()
+    grant = await store.grant("grant")
+    assert grant is not None
+    assert grant.grant.arguments == {"to": WORD}
     assert request.record.request.title == WORD
     assert [m.payload for m in await store.messages("run")] == [{"comment": WORD}]
     assert [n.payload for n in await store.notices(NEVER)] == [{"title": WORD}]
@@ -115,6 +120,8 @@ async def test_a_wrong_key_is_a_store_error_that_says_so(
         store.requests(RequestQuery()),
         store.messages("run"),
         store.effect("effect"),
+        store.grant("grant"),
+        store.grants(GrantQuery()),
         store.notices(NEVER),
         store.audit("run"),
     )

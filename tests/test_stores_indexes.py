@@ -16,10 +16,19 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from llama_index_hitl.stores import Commit, RequestQuery, RunQuery, RunStatus, SqlStore
+from llama_index_hitl.models import GrantTerms
+from llama_index_hitl.stores import (
+    Commit,
+    GrantQuery,
+    RequestQuery,
+    RunQuery,
+    RunStatus,
+    SqlStore,
+)
 from llama_index_hitl.testing._store_rows import (
     LATER,
     NOON,
+    a_grant,
     a_message,
     a_notice,
     a_request,
@@ -70,6 +79,15 @@ async def fill(store: SqlStore, count: int) -> None:
                 requests=(a_request(f"ours {number}", run_id="ours 0", next_due=NOON, **ours),),
                 messages=(a_message(f"ours {number}", run_id="ours 0"),),
                 effects=(an_effect(f"ours {number}", run_id="ours 0"),),
+                grants=(
+                    a_grant(
+                        f"ours {number}",
+                        tool="ours",
+                        owner="ann",
+                        request_id=f"ours {number}",
+                        terms=GrantTerms(uses=5),
+                    ),
+                ),
                 notices=(a_notice(f"ours {number}"),),
                 audit=(an_entry("ours 0"),),
             )
@@ -100,6 +118,17 @@ async def fill(store: SqlStore, count: int) -> None:
                 ),
                 effects=tuple(
                     an_effect(f"other {number}", run_id=f"other {number}", status="done")
+                    for number in numbers
+                ),
+                grants=tuple(
+                    a_grant(
+                        f"other {number}",
+                        tool="other" if number % 2 else "ours",
+                        owner="eve",
+                        request_id=f"other {number}",
+                        terms=GrantTerms(uses=1),
+                        used=1,
+                    )
                     for number in numbers
                 ),
                 notices=tuple(a_notice(f"other {number}", due=LATER) for number in numbers),
@@ -138,6 +167,7 @@ async def answer(store: SqlStore) -> None:
             notices=(a_notice("answer"), a_notice("ours 1", revision=1)),
             told=("ours 0",),
             effects=(an_effect("ours 1", revision=1, status="done"),),
+            grants=(a_grant("ours 1", revision=1),),
             audit=(an_entry("other 1"),),
         )
     )
@@ -179,6 +209,12 @@ CALLS: dict[str, Callable[[SqlStore], Awaitable[object]]] = {
     "one effect": lambda store: store.effect("ours 1"),
     "effects of a run": lambda store: store.effects(run_id="ours 0"),
     "effects begun": lambda store: store.effects(status="begun"),
+    "one grant": lambda store: store.grant("ours 1"),
+    "grants for a tool": lambda store: store.grants(
+        GrantQuery(workflow="bank", agent="teller", tool="ours", active_at=NOON)
+    ),
+    "grants of a request": lambda store: store.grants(GrantQuery(request_id="ours 1")),
+    "grants of an owner": lambda store: store.grants(GrantQuery(owner="ann")),
     "audit": lambda store: store.audit("ours 0"),
     "a commit that answers": answer,
     "a commit that parks": park,

@@ -29,11 +29,13 @@ from postgres import schema_in
 
 from llama_index_hitl.audit import AuditEntry, AuditKind
 from llama_index_hitl.errors import Conflict
+from llama_index_hitl.grants import Grant
 from llama_index_hitl.lifecycle import Command, close, open_record
-from llama_index_hitl.models import ReviewPolicy, ReviewRequest
+from llama_index_hitl.models import GrantTerms, ReviewPolicy, ReviewRequest
 from llama_index_hitl.stores import (
     Commit,
     Effect,
+    GrantQuery,
     MemoryStore,
     Message,
     Notice,
@@ -44,6 +46,7 @@ from llama_index_hitl.stores import (
     RunStatus,
     SqlStore,
     Store,
+    StoredGrant,
     StoredRequest,
 )
 
@@ -111,6 +114,30 @@ effects = st.builds(
     at=instants,
     result=blobs,
 )
+grants = st.builds(
+    lambda grant_id, revoked_at, used, request_id, **values: StoredGrant(
+        grant=Grant(
+            grant_id=grant_id,
+            workflow="w",
+            agent="",
+            version="1",
+            arguments={},
+            terms=GrantTerms(uses=2, until=values.pop("until")),
+            used=used,
+            revoked_at=revoked_at,
+            request_id=request_id,
+            **values,
+        )
+    ),
+    grant_id=names,
+    revoked_at=maybe,
+    used=st.integers(0, 2),
+    request_id=st.none() | names,
+    tool=names,
+    owner=names,
+    granted_at=instants,
+    until=maybe,
+)
 notices = st.builds(
     Notice,
     notice_id=names,
@@ -138,6 +165,7 @@ commits = st.builds(
     messages=some(messages, key=lambda message: message.message_id),
     applied=some(names),
     effects=some(effects, key=lambda effect: effect.key),
+    grants=some(grants, key=lambda grant: grant.grant_id),
     notices=some(notices, key=lambda notice: notice.notice_id),
     told=some(names),
     audit=some(entries),
@@ -148,7 +176,7 @@ class Model:
     """What a store holds, as plainly as can be."""
 
     def __init__(self):
-        self.runs, self.requests, self.effects = {}, {}, {}
+        self.runs, self.requests, self.effects, self.grants = {}, {}, {}, {}
         self.messages, self.notices = [], []
         self.audit = defaultdict(list)
 
@@ -174,6 +202,7 @@ class Model:
         for rows, held, key in (
             (commit.requests, self.requests, "request_id"),
             (commit.effects, self.effects, "key"),
+            (commit.grants, self.grants, "grant_id"),
         ):
             for row in rows:
                 known = held.get(getattr(row, key))
@@ -223,7 +252,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ----------------------------------------------------------------------- changes
 
-    @rule(commit=commits, off=st.lists(offsets, min_size=8, max_size=8))
+    @rule(commit=commits, off=st.lists(offsets, min_size=10, max_size=10))
     def commit(self, commit, off):
         off = iter(off)
         held_notices = {
@@ -242,6 +271,7 @@ class StoreMachine(RuleBasedStateMachine):
             run=commit.run and as_read(commit.run, model.runs, "run_id"),
             requests=tuple(as_read(r, model.requests, "request_id") for r in commit.requests),
             effects=tuple(as_read(e, model.effects, "key") for e in commit.effects),
+            grants=tuple(as_read(g, model.grants, "grant_id") for g in commit.grants),
             notices=tuple(as_read(n, held_notices, "notice_id") for n in commit.notices),
         )
         after = model.commit(commit)
@@ -352,6 +382,26 @@ class StoreMachine(RuleBasedStateMachine):
         )
         assert list(self.ask(self.store.effects(run_id=run_id, status=status))) == wanted
 
+    @rule(
+        tool=st.none() | names,
+        owner=st.none() | names,
+        request_id=st.none() | names,
+        active_at=maybe,
+        limit=st.integers(1, 3),
+    )
+    def list_grants(self, limit, **of):
+        query = GrantQuery(limit=limit, **of)
+        wanted = [row for row in self.model.grants.values() if _grant_fits(row.grant, query)]
+        wanted.sort(key=lambda row: (-row.grant.granted_at.timestamp(), row.grant_id))
+        found = []
+        while True:
+            page = self.ask(self.store.grants(query))
+            found += page
+            if page.after is None:
+                break
+            query = replace(query, after=page.after)
+        assert found == wanted
+
     @invariant()
     def every_row_is_as_it_should_be(self):
         model, store = self.model, self.store
@@ -359,6 +409,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.ask(store.run(name, whole=True)) == model.runs.get(name)
             assert self.ask(store.request(name)) == model.requests.get(name)
             assert self.ask(store.effect(name)) == model.effects.get(name)
+            assert self.ask(store.grant(name)) == model.grants.get(name)
             waiting = [message for message in model.messages if message.run_id == name]
             assert list(self.ask(store.messages(name))) == waiting
             rows = self.ask(store.audit(name))
@@ -384,6 +435,17 @@ def _fits(request, query):
             query.due_before is None
             or (request.next_due is not None and request.next_due < query.due_before)
         )
+    )
+
+
+def _grant_fits(grant, query):
+    at, until = query.active_at, grant.terms.until
+    active = grant.revoked_at is None and grant.used < 2
+    return (
+        query.tool in (None, grant.tool)
+        and query.owner in (None, grant.owner)
+        and query.request_id in (None, grant.request_id)
+        and (at is None or (active and (until is None or at < until)))
     )
 
 

@@ -378,7 +378,8 @@ def test_the_public_names_are_sorted_there_and_documented() -> None:
     text = stores.__doc__ or ""
     for name in stores.__all__:
         assert getattr(stores, name) is not None
-    classes = {"Run", "StoredRequest", "Message", "Effect", "Notice", "Commit", "Page"}
+    rows = {"Run", "StoredRequest", "Message", "Effect", "StoredGrant", "Notice"}
+    classes = rows | {"Commit", "Page", "GrantQuery"}
     for name in classes | {"Store", "MemoryStore", "SqlStore", "Cipher", "FernetCipher"}:
         assert f"`{name}`" in text
         assert getattr(stores, name).__doc__

@@ -14,11 +14,13 @@ from pydantic import BaseModel, Field
 from workflows import Context
 
 from llama_index_hitl._grantbook import present_book
+from llama_index_hitl._heard import ends_by_waiting, stand_aside
 from llama_index_hitl._ledger import recalled, remembered_from_now_on
 from llama_index_hitl._models_of_code import AnswerModels
 from llama_index_hitl._siblings import at_work, others_at_rest
 from llama_index_hitl._upstream import (
     WAITS,
+    execution_of_step,
     fail_step,
     run_id_of,
     state_of_run,
@@ -125,6 +127,9 @@ class GuardedTool(FunctionTool):
                 f"{self.metadata.name} needs approval: call it in a step of a workflow, as "
                 "acall(ctx=ctx, ...), with its arguments by name. An agent does so by itself."
             )
+        if ends_by_waiting(execution_of_step()):
+            # Something beside this call, in `asyncio.gather`, waits: the step will make it again.
+            await stand_aside(ctx, self.metadata.get_name())
         try:
             with at_work():
                 return await self._made(ctx, kwargs)

@@ -10,8 +10,11 @@ import typer
 from llama_index_hitl.cli._audit import export, verify
 from llama_index_hitl.cli._deciding import answer, cancel, retry, withdraw
 from llama_index_hitl.cli._demonstrating import demo
+from llama_index_hitl.cli._grants import list_grants, revoke, show_grant
 from llama_index_hitl.cli._listing import pending, runs
+from llama_index_hitl.cli._policy import replay, shadow
 from llama_index_hitl.cli._showing import show
+from llama_index_hitl.cli._spot_checks import judge, picked, report
 from llama_index_hitl.cli._upkeep import check, effects, recover, settle, sweep
 
 __all__ = ["app"]
@@ -37,4 +40,19 @@ _audit = typer.Typer(help="What happened, row by row, and whether the rows are u
 _audit.command()(verify)
 _audit.command()(export)
 app.add_typer(_audit, name="audit", no_args_is_help=True, rich_help_panel="See")
+
+_checks = typer.Typer(help="What rules approved and picked to be looked at by people later.")
+_checks.command(name="list")(picked)
+_checks.command()(judge)
+_checks.command()(report)
+_policy = typer.Typer(help="Rules that decide without a person: what they would do, and did.")
+_policy.command()(replay)
+_policy.command()(shadow)
+_policy.add_typer(_checks, name="checks", no_args_is_help=True)
+app.add_typer(_policy, name="policy", no_args_is_help=True, rich_help_panel="See")
+_grants = typer.Typer(help="Standing approvals: what happens without asking, and who said so.")
+_grants.command("list")(list_grants)
+_grants.command("show")(show_grant)
+_grants.command()(revoke)
+app.add_typer(_grants, name="grants", no_args_is_help=True, rich_help_panel="Keep going")
 app.command(rich_help_panel="Try")(demo)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llama_index_hitl.cli._failures import Misused
@@ -36,6 +37,7 @@ class Said:
         values: Every `--set`.
         response: `--response`.
         to: `--to`.
+        grant: What is to happen without asking from then on, as `grant_form` gives it.
         digest: Digest of what they saw; None: they saw what is stored.
         may_ask: Whether a person may be asked for the decision, if there is one at a terminal.
     """
@@ -47,6 +49,7 @@ class Said:
     values: tuple[str, ...] = ()
     response: str | None = None
     to: str | None = None
+    grant: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
     may_ask: bool = True
 
@@ -68,12 +71,42 @@ class Said:
                 problem = "is there twice" if equals else "must be FIELD=VALUE"
                 raise Misused(f"--set {value} {problem}.")
             form[key] = text
-        return form
+        return form | dict(self.grant)
 
     @property
     def word(self) -> str:
         """The decision as one word, if it is one."""
         return (self.decision or "").strip().lower()
+
+
+def grant_form(
+    arguments: str | None,
+    until: str | None,
+    uses: int | None,
+    limits: Mapping[str, Sequence[str] | None],
+) -> dict[str, str]:
+    """Return the fields of a standing approval that was typed; nothing typed, no fields.
+
+    Args:
+        arguments: `--grant`.
+        until: `--grant-until`.
+        uses: `--grant-uses`.
+        limits: Every `--at-most` and every `--in-total`, by the field that it belongs to.
+
+    Raises:
+        Misused: A limit has no amount, or one is there twice.
+    """
+    given = {"arguments": arguments, "until": until, "uses": None if uses is None else str(uses)}
+    form = {f"grant.{name}": text for name, text in given.items() if text is not None}
+    for name, typed in limits.items():
+        for limit in typed or ():
+            path, _, amount = limit.partition("=")
+            key = f"grant.{name}.{path}"
+            if not amount or key in form:
+                problem = "is there twice" if key in form else "must be ARGUMENT=AMOUNT"
+                raise Misused(f"--{name.replace('_', '-')} {limit} {problem}.")
+            form[key] = amount
+    return form
 
 
 def _response(request: ReviewRequest, text: str) -> Any:

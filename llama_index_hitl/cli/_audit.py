@@ -121,7 +121,7 @@ async def _verified_store(
         await _refuse_unknown(runner, run_id)
         wanted: Iterable[str] = [run_id]
     else:
-        wanted = dict.fromkeys([*[which async for which in _all_runs(runner)], *earlier])
+        wanted = dict.fromkeys([*[which async for which in _all_trails(runner)], *earlier])
     found = []
     for which in wanted:
         try:
@@ -148,13 +148,22 @@ async def _refuse_unknown(runner: Runner, run_id: str) -> None:
             raise
 
 
-async def _all_runs(runner: Runner) -> AsyncIterator[str]:
+async def _all_trails(runner: Runner) -> AsyncIterator[str]:
+    """Yield the ids of all runs, then those of standing approvals that were given without one."""
     after: str | None = None
     while True:
         page = await runner.runs(limit=_BATCH, after=after)
         for run in page:
             yield run.run_id
         if (after := page.after) is None:
+            break
+    after = None
+    while True:
+        grants = await runner.grants.list(active=False, limit=_BATCH, after=after)
+        for grant in grants:
+            if grant.trail == grant.grant_id:
+                yield grant.trail
+        if (after := grants.after) is None:
             return
 
 
@@ -195,7 +204,7 @@ async def _write(runner: Runner, run_id: str | None, file: TextIO) -> int:
     if run_id is not None:
         await _refuse_unknown(runner, run_id)
         return await _write_run(runner, run_id, file)
-    return sum([await _write_run(runner, which, file) async for which in _all_runs(runner)])
+    return sum([await _write_run(runner, which, file) async for which in _all_trails(runner)])
 
 
 async def _write_run(runner: Runner, run_id: str, file: TextIO) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from llama_index_hitl.cli._answering import Said, decide
+from llama_index_hitl.cli._answering import Said, decide, grant_form
 from llama_index_hitl.cli._documents import (
     Standing,
     request_summary,
@@ -46,6 +47,13 @@ RequestArgument: TypeAlias = Annotated[
 RunArgument: TypeAlias = Annotated[
     str, typer.Argument(metavar="RUN_ID", show_default=False, help="Id of the run.")
 ]
+
+
+class Grantable(StrEnum):
+    """What a standing approval may cover, as choices of an option."""
+
+    ANY = "any"
+    SAME = "same"
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,32 @@ def answer(
         str | None, typer.Option(help="To respond: the response; JSON, where it has fields.")
     ] = None,
     to: Annotated[str | None, typer.Option(help="To escalate or delegate: to whom.")] = None,
+    grant: Annotated[
+        Grantable | None,
+        typer.Option(
+            help="To approve: let calls like this happen without asking, with any arguments or "
+            "with the same ones only; where the request offers it."
+        ),
+    ] = None,
+    grant_until: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="With --grant: until then, with a time zone."),
+    ] = None,
+    grant_uses: Annotated[
+        int | None, typer.Option(metavar="N", help="With --grant: so many times at most.")
+    ] = None,
+    at_most: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARGUMENT=AMOUNT", help="With --grant: a limit of each call; may be repeated."
+        ),
+    ] = None,
+    in_total: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARGUMENT=AMOUNT", help="With --grant: a limit of all calls together."
+        ),
+    ] = None,
     digest: Annotated[
         str | None, typer.Option(help="Digest of what you saw; the answer is for that only.")
     ] = None,
@@ -117,6 +151,12 @@ def answer(
         values=tuple(values or ()),
         response=response,
         to=to,
+        grant=grant_form(
+            None if grant is None else grant.value,
+            grant_until,
+            grant_uses,
+            {"at_most": at_most, "in_total": in_total},
+        ),
         digest=digest,
         may_ask=not as_json,
     )

@@ -28,6 +28,7 @@ class Scenario(StrEnum):
     CODE = "code"
     CLAIM = "claim"
     REPORT = "report"
+    BANKING = "banking"
 
 
 class RevisedBy(StrEnum):

@@ -14,6 +14,7 @@ from llama_index_hitl.stores.protocol import RunStatus
 if TYPE_CHECKING:
     from llama_index_hitl.audit import AuditRow
     from llama_index_hitl.models import ReviewRecord
+    from llama_index_hitl.rates import Rate
     from llama_index_hitl.runner import Check, Due, Runner
     from llama_index_hitl.stores.protocol import Effect, Run, StoredRequest
 
@@ -45,6 +46,7 @@ def request_summary(record: ReviewRecord) -> dict[str, Any]:
         "run_id": request.run_id,
         "workflow": request.workflow,
         "gate": request.gate,
+        "path": list(request.path),
         "stage": request.stage,
         "title": request.title,
         "status": record.status.value,
@@ -106,6 +108,14 @@ def effect_document(effect: Effect) -> dict[str, Any]:
         "owner": effect.owner,
         "at": moment(effect.at),
     }
+
+
+def rate_document(rate: Rate | None) -> dict[str, Any] | None:
+    """Return a rate with its interval; None: there is none."""
+    if rate is None:
+        return None
+    low, high = rate.interval
+    return {"count": rate.count, "of": rate.of, "share": rate.share, "low": low, "high": high}
 
 
 # --------------------------------------------------------------------------- a run, as it stands

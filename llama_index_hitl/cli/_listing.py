@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +19,7 @@ from llama_index_hitl.cli._options import (
     TagOption,
 )
 from llama_index_hitl.cli._place import Place, person
+from llama_index_hitl.cli._times import instant
 from llama_index_hitl.stores.protocol import Page, RunStatus
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def pending(
     if reviewer is None and role and len(role) > 1:
         raise Misused("Several --role go with --reviewer; without one, ask for one role at a time.")
     asks = None if reviewer is None else person(reviewer, role)
-    before = None if due_before is None else _instant(due_before)
+    before = None if due_before is None else instant(due_before)
     place = Place(store=store, app=app, as_json=as_json)
 
     def fetch(runner: Runner, most: int, cursor: str | None) -> Awaitable[Page[ReviewRecord]]:
@@ -143,13 +143,3 @@ async def _filled(
         after = page.after
         if after is None or len(found) >= limit:
             return Page(tuple(found), after)
-
-
-def _instant(text: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise Misused(f"{text!r} is no time; write it as 2026-03-02T12:00+01:00.") from None
-    if at.tzinfo is None:
-        raise Misused(f"{text!r} has no time zone; write it as {text}Z, or with +01:00.")
-    return at

@@ -144,14 +144,24 @@ async def load_app(spec: str) -> Runner | Mapping[str, Workflow]:
     Raises:
         Misused: It is not there, cannot be imported, or is something else.
     """
-    module_name, _, path = spec.partition(":")
-    if not module_name or not path:
-        raise Misused(f"--app {spec} must be MODULE:OBJECT, such as shop.flows:workflows.")
-    found = await _called(spec, _imported(spec, module_name, path))
+    found = await _called(spec, imported("--app", spec, example="shop.flows:workflows"))
     return _checked(spec, found)
 
 
-def _imported(spec: str, module_name: str, path: str) -> Any:
+def imported(option: str, spec: str, *, example: str) -> Any:
+    """Return what an option names, from the working directory or where Python finds modules.
+
+    Args:
+        option: The option, such as `--app`.
+        spec: What was given for it: `module:object`.
+        example: What could be.
+
+    Raises:
+        Misused: It is not there, or cannot be imported.
+    """
+    module_name, _, path = spec.partition(":")
+    if not module_name or not path:
+        raise Misused(f"{option} {spec} must be MODULE:OBJECT, such as {example}.")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
@@ -160,8 +170,8 @@ def _imported(spec: str, module_name: str, path: str) -> Any:
             found = getattr(found, name)
     except Exception as error:
         raise Misused(
-            f"--app {spec} cannot be loaded: {type(error).__name__}: {error}. It is looked for in "
-            f"{Path.cwd()}, and where Python finds modules."
+            f"{option} {spec} cannot be loaded: {type(error).__name__}: {error}. It is looked for "
+            f"in {Path.cwd()}, and where Python finds modules."
         ) from error
     return found
 

@@ -21,15 +21,17 @@ def report(result: ReviewResult, out: Path | None) -> None:
         out: The file to write it to, as it is; None: it is shown.
     """
     from llama_index_hitl.console._words import one_line, visible
-    from llama_index_hitl.prebuilt import ResultStatus
+    from llama_index_hitl.prebuilt import PlanResult, ResultStatus
 
-    typer.echo(f"\n{result.status.upper()} at version {result.version}")
+    status = result.status.upper().replace("_", " ")
+    typer.echo(f"\n{status} at version {result.version}")
     for answer in result.decisions:
         words = answer.decision.feedback if answer.decision.kind == "revise" else answer.comment
         said = f" ({words})" if words else ""
         typer.echo(f"  {one_line(f'{answer.decision.kind} by {answer.by.id}{said}')}")
     text = _text_of(result)
-    if result.status is not ResultStatus.APPROVED:
+    # What was done is told however it ended: of a plan some may have been done.
+    if result.status is not ResultStatus.APPROVED and not isinstance(result, PlanResult):
         if out is not None:
             typer.echo(f"Nothing was written to {out}: it was not approved.")
         return
@@ -45,7 +47,7 @@ def report(result: ReviewResult, out: Path | None) -> None:
 
 
 def _text_of(result: ReviewResult) -> str:
-    from llama_index_hitl.prebuilt import DraftResult, ReportResult
+    from llama_index_hitl.prebuilt import DraftResult, PlanResult, ReportResult
     from llama_index_hitl.prebuilt.claim import ClaimResult
     from llama_index_hitl.prebuilt.code import CodeResult
 
@@ -54,6 +56,8 @@ def _text_of(result: ReviewResult) -> str:
             return result.subject.content
         case CodeResult():
             return result.subject.code
+        case PlanResult():
+            return result.text
         case ReportResult():
             return result.report or ""
         case ClaimResult():

@@ -17,9 +17,10 @@ from llama_index_hitl.cli._times import minute
 from llama_index_hitl.console._view import View
 from llama_index_hitl.console._words import nested, one_line, visible
 from llama_index_hitl.lifecycle import next_due
+from llama_index_hitl.rendering import path_of
 
 if TYPE_CHECKING:
-    from llama_index_hitl.models import ReviewRecord
+    from llama_index_hitl.models import ReviewRecord, ReviewRequest
     from llama_index_hitl.stores.protocol import Run
 
 _LONGEST_KEY = 44
@@ -99,7 +100,7 @@ class Screen(View):
             (
                 (
                     record.request.request_id,
-                    record.request.title,
+                    _asked(record.request),
                     ", ".join(record.policy.reviewers),
                     _votes(record),
                     minute(next_due(record)),
@@ -115,6 +116,11 @@ class Screen(View):
             self.gap()
             self.note("There is more. The same again, with:")
             self.command("--after", after)
+
+
+def _asked(request: ReviewRequest) -> str:
+    path = path_of(request)
+    return f"{request.title} (within {path})" if path else request.title
 
 
 def _votes(record: ReviewRecord) -> str:

@@ -23,6 +23,7 @@ from llama_index_hitl.clock import utc_now
 from llama_index_hitl.console._words import one_line
 from llama_index_hitl.errors import HitlError, UnknownRun
 from llama_index_hitl.models import RequestStatus
+from llama_index_hitl.rendering import path_of
 
 if TYPE_CHECKING:
     from llama_index_hitl.audit import AuditRow
@@ -134,6 +135,7 @@ def _facts_of_request(record: ReviewRecord, run_id: str) -> list[tuple[str, str]
         ("may not answer", "; ".join(f"{who}: {why}" for who, why in policy.barred.items())),
         ("run", run_id),
         ("workflow", f"{request.workflow}, gate {request.gate}"),
+        ("within", path_of(request)),
         ("tags", ", ".join(request.tags)),
         ("digest", request.digest),
     ]

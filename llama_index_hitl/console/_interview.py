@@ -12,7 +12,7 @@ from llama_index_hitl.console._desk import Desk
 from llama_index_hitl.console._editor import EditorFailed
 from llama_index_hitl.console._edits import TEXT_WIDGETS, form_of_text, own_fields, text_of_subject
 from llama_index_hitl.console._keyboard import Left
-from llama_index_hitl.console._words import is_numbered, one_line
+from llama_index_hitl.console._words import ALWAYS, is_numbered, offers_always, one_line
 from llama_index_hitl.errors import (
     FieldProblem,
     InvalidAnswer,
@@ -20,9 +20,11 @@ from llama_index_hitl.errors import (
     RequestExpired,
     Unanswered,
 )
-from llama_index_hitl.forms import FormField, decisions_of, parse_answer
+from llama_index_hitl.forms import FormField, decisions_of, grant_fields_of, parse_answer
+from llama_index_hitl.grants import terms_in_words
 from llama_index_hitl.models import (
     Answer,
+    Approve,
     DecisionKind,
     Edit,
     Reviewer,
@@ -141,6 +143,8 @@ class _Interview:
 
     async def _understood(self, line: str) -> Answer | None:
         """Return the answer that a line begins; None: it does not begin one."""
+        if line.strip().lower() == ALWAYS and offers_always(self._request):
+            return await self._always()
         kind, said = self._decision_in(line)
         if kind is None:
             self._view.problem(self._not_understood(line))
@@ -148,7 +152,7 @@ class _Interview:
         said = await self._desk.continued(said) if said else ""
         if kind is DecisionKind.EDIT:
             return await self._edit(said)
-        fields = own_fields(self._request, kind)
+        fields = () if kind is DecisionKind.APPROVE else own_fields(self._request, kind)
         if kind is DecisionKind.ESCALATE and len(self._request.escalate_to) == 1:
             fields = ()  # there is nothing to choose
         if said or not fields:
@@ -179,7 +183,8 @@ class _Interview:
         return f'"{text}" is not a decision here. Type {self._words()}.'
 
     def _words(self) -> str:
-        *most, last = self._by_word
+        always = [ALWAYS] if offers_always(self._request) else []
+        *most, last = [*self._by_word, *always]
         return f"{', '.join(most)} or {last}" if most else last
 
     def _parsed(self, raw: str | Mapping[str, Any]) -> Answer:
@@ -227,6 +232,22 @@ class _Interview:
             return [p for p in error.problems if f"{p.field}.".startswith(inside)]
         return []
 
+    # ------------------------------------------------------------- a standing approval
+
+    async def _always(self) -> Answer | None:
+        """Ask for the terms of a standing approval, show what they come to, have it confirmed."""
+        first, *limits = grant_fields_of(self._request)
+        fields = (first.model_copy(update={"required": True}), *limits)
+        form = await self._filled(DecisionKind.APPROVE, fields)
+        decision = self._parsed(form).decision
+        offer = self._request.grantable
+        if not isinstance(decision, Approve) or decision.grant is None or offer is None:
+            return None  # the form has said that there is one
+        who = f" by {offer.agent}" if offer.agent else ""
+        words = f"{offer.tool}{who}, {terms_in_words(decision.grant)}"
+        self._view.note(one_line(f"Approved now, and from now on without asking: {words}."))
+        return self._parsed(form) if await self._confirmed(ALWAYS) else None
+
     # ------------------------------------------------------------- an edit
 
     async def _edit(self, comment: str) -> Answer | None:
@@ -249,13 +270,13 @@ class _Interview:
         changed = subject.model_copy(update={"data": data})
         shown = self._request.model_copy(update={"previous": subject, "subject": changed})
         self._view.changes(shown, "Your changes")
-        return self._parsed(form) if await self._confirmed() else None
+        return self._parsed(form) if await self._confirmed("edit") else None
 
-    async def _confirmed(self) -> bool:
+    async def _confirmed(self, needed: str) -> bool:
         while True:
-            word = (await self._desk.ask("Type edit to send it so, or back: ")).strip().lower()
-            if word in ("edit", "back", "/back"):
-                return word == "edit"
+            word = (await self._desk.ask(f"Type {needed} to send it so, or back: ")).strip().lower()
+            if word in (needed, "back", "/back"):
+                return word == needed
             self._view.problem("Nothing was sent.")
 
     async def _by_fields(self) -> dict[str, Any]:

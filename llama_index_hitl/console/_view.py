@@ -21,7 +21,15 @@ from rich.table import Table
 from rich.text import Text
 
 from llama_index_hitl.console._markdown import CODE_LIMIT, CODE_THEME, WholeMarkdown
-from llama_index_hitl.console._words import facts, is_numbered, nested, one_line, visible
+from llama_index_hitl.console._words import (
+    ALWAYS,
+    facts,
+    is_numbered,
+    nested,
+    offers_always,
+    one_line,
+    visible,
+)
 from llama_index_hitl.errors import FieldProblem
 from llama_index_hitl.events import ReviewRefusedEvent
 from llama_index_hitl.forms import LABELS, FormField, decisions_of, fields_of
@@ -33,7 +41,7 @@ from llama_index_hitl.models import (
     ReviewRequest,
     Subject,
 )
-from llama_index_hitl.rendering import FieldDiff, diff_of, text_of
+from llama_index_hitl.rendering import FieldDiff, diff_of, path_of, text_of
 
 WIDEST = 100
 """Columns used at most: longer lines are hard to read."""
@@ -140,7 +148,10 @@ class View:
         if request.priority != "normal":
             styles = {"urgent": "bold red", "high": "yellow", "low": "dim"}
             self.say(f"Priority: {request.priority}", styles[request.priority])
-        if request.rule is not None and request.rule.reason:
+        if request.path:
+            self.note(f"Asked within: {one_line(path_of(request))}")
+        # What a rule on trial would have said must not sway those whom it is compared with.
+        if request.rule is not None and request.rule.reason and request.rule.shadow is None:
             self.note(f"Asked because: {request.rule.reason}")
         if request.body:
             self.gap()
@@ -164,6 +175,9 @@ class View:
         for number, kind in enumerate(decisions_of(request), start=1):
             label = "" if LABELS[kind].lower() == kind else LABELS[kind]
             table.add_row(Text(str(number), "dim"), Text(kind, "bold"), Text(label, "dim"))
+        if offers_always(request):
+            label = "Approve, and let calls like this happen without asking"
+            table.add_row("", Text(ALWAYS, "bold"), Text(label, "dim"))
         self._show(table, 2)
 
     def changes(self, request: ReviewRequest, title: str) -> None:

@@ -9,9 +9,12 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from llama_index_hitl.forms import FormField
-from llama_index_hitl.models import Escalate, Reject, ReviewPolicy, ReviewRequest
+from llama_index_hitl.forms import FormField, grant_fields_of
+from llama_index_hitl.models import DecisionKind, Escalate, Reject, ReviewPolicy, ReviewRequest
 from llama_index_hitl.policies import approvals_needed
+
+ALWAYS = "always"
+"""What is typed to approve, and to let calls like this happen without asking."""
 
 _DEEPEST = 8  # levels of a nested value that are laid out; what is below stays JSON
 
@@ -53,6 +56,11 @@ def humanized(name: str) -> str:
 def is_numbered(field: FormField) -> bool:
     """Tell whether the choices of a field can be picked by number: none of them looks like one."""
     return not any(re.fullmatch(r'"?-?\d.*', json.dumps(choice)) for choice in field.choices)
+
+
+def offers_always(request: ReviewRequest) -> bool:
+    """Tell whether an approval of a request may come with a standing one."""
+    return DecisionKind.APPROVE in request.allowed and bool(grant_fields_of(request))
 
 
 def nested(value: JsonValue, depth: int = 0) -> Iterator[str]:

@@ -55,9 +55,10 @@ class ProgressEvent(Event):
 
 
 class ResultStatus(StrEnum):
-    """How a ready workflow ended."""
+    """How a ready workflow ended. Only an `ActionPlan` can be approved in part."""
 
     APPROVED = "approved"
+    PARTLY_APPROVED = "partly_approved"
     REJECTED = "rejected"
     MAX_REVISIONS = "max_revisions"
     EXPIRED = "expired"
@@ -195,7 +196,7 @@ class ReviewWorkflow(Workflow):
             self._llm = OpenAI(model=DEFAULT_MODEL)
         return self._llm
 
-    def tell(self, ctx: Context, message: str) -> None:
+    def tell(self, ctx: Context[Any], message: str) -> None:
         """Say on the stream what the workflow is doing."""
         ctx.write_event_to_stream(ProgressEvent(message=message))
 

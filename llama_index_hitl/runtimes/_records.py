@@ -9,7 +9,7 @@ from llama_agents.server import AbstractWorkflowStore
 from workflows import Workflow
 from workflows.events import Event
 
-from llama_index_hitl._ledger import BUFFER, Ledger
+from llama_index_hitl._ledger import BUFFER, Ledger, newest_of_all, number_of
 from llama_index_hitl.events import ReviewRefusedEvent, ReviewUpdatedEvent
 from llama_index_hitl.lifecycle import open_record
 from llama_index_hitl.models import (
@@ -25,6 +25,7 @@ from llama_index_hitl.runtimes._upstream import (
     state_of,
     steps_of,
 )
+from llama_index_hitl.snapshots import requests_of_child
 
 Verdict: TypeAlias = ReviewUpdatedEvent | ReviewRefusedEvent
 """What a run says about an answer."""
@@ -68,6 +69,9 @@ def _open_in(step: InternalStepWorkerState) -> Iterator[ReviewRecord]:
             request = ReviewRequest.model_validate(memory)
             if request.request_id in waiting:  # else it was worded, and comes after another one
                 yield open_record(request)
+    for memory in newest_of_all(buffers):
+        asked = (request.record for request in requests_of_child(memory))
+        yield from (record for record in asked if record.request_id in waiting)
 
 
 def _memory_in(events: Iterable[Event]) -> JsonObject | None:
@@ -75,7 +79,7 @@ def _memory_in(events: Iterable[Event]) -> JsonObject | None:
 
 
 def _is_question(name: str) -> bool:
-    return name.startswith(f"{BUFFER}:") and not name.endswith(_ANSWERED)
+    return name.startswith(f"{BUFFER}:") and not (name.endswith(_ANSWERED) or number_of(name))
 
 
 async def told_of(store: AbstractWorkflowStore, run_id: str) -> tuple[dict[str, ReviewRecord], int]:

@@ -1,7 +1,7 @@
 """Where runs wait: the contract of a store, and the stores that come with the package.
 
-- `Store`: the contract; `Run`, `StoredRequest`, `Message`, `Effect`, `Notice` and `Commit` are what
-  is stored, `RequestQuery`, `RunQuery` and `Page` what is listed;
+- `Store`: the contract; `Run`, `StoredRequest`, `Message`, `Effect`, `StoredGrant`, `Notice` and
+  `Commit` are what is stored, `RequestQuery`, `RunQuery`, `GrantQuery` and `Page` what is listed;
 - `MemoryStore`: for tests, and for runs that need not outlive the process;
 - `SqlStore`: SQLite in a file, or PostgreSQL;
 - `Cipher` and `FernetCipher`: encryption at rest.
@@ -18,6 +18,7 @@ from llama_index_hitl.stores.protocol import (
     Commit,
     Cursor,
     Effect,
+    GrantQuery,
     Message,
     Notice,
     NoticeKind,
@@ -27,6 +28,7 @@ from llama_index_hitl.stores.protocol import (
     RunQuery,
     RunStatus,
     Store,
+    StoredGrant,
     StoredRequest,
 )
 
@@ -39,6 +41,7 @@ __all__ = [
     "Cursor",
     "Effect",
     "FernetCipher",
+    "GrantQuery",
     "InvalidCursor",
     "MemoryStore",
     "Message",
@@ -51,6 +54,7 @@ __all__ = [
     "RunStatus",
     "SqlStore",
     "Store",
+    "StoredGrant",
     "StoredRequest",
 ]
 

@@ -32,7 +32,8 @@ def write_commit(session: Session, rows: CommitRows, dialect: Dialect, sealer: S
     if rows.run is not None:
         _write_run(session, rows.run, rows.parts)
     _write_requests(session, rows.requests)
-    _write_effects(session, rows.effects)
+    _write_each(_EFFECTS, session, rows.effects)
+    _write_each(_GRANTS, session, rows.grants)
     _write_messages(session, rows.messages, rows.applied)
     _write_notices(session, rows.notices, rows.told)
     for run_id, entries in rows.audit.items():
@@ -165,17 +166,18 @@ def _write_requests(session: Session, requests: Sequence[Row]) -> None:
             _REQUEST_TAGS.replace(session, request_tag_rows(before), request_tag_rows(row))
 
 
-# --------------------------------------------------------------------------- effects
+# --------------------------------------------------------------------------- effects, grants
 
 _EFFECTS = _Revised("effect", tables.effects, "key")
+_GRANTS = _Revised("standing approval", tables.grants, "grant_id")
 
 
-def _write_effects(session: Session, effects: Sequence[Row]) -> None:
-    for row in effects:
+def _write_each(kind: _Revised, session: Session, rows: Sequence[Row]) -> None:
+    for row in rows:
         if row["revision"] == 1:
-            _EFFECTS.insert(session, [row])
+            kind.insert(session, [row])
         else:
-            _EFFECTS.change(session, row)
+            kind.change(session, row)
 
 
 # --------------------------------------------------------------------------- messages, notices

@@ -64,6 +64,23 @@ def run_place(cursor: Cursor) -> tuple[int, str]:
     raise InvalidCursor(cursor)
 
 
+def grant_cursor(granted_at: int, grant_id: str) -> Cursor:
+    """Return the cursor of a page of standing approvals that ends here."""
+    return _written(["grants", granted_at, grant_id])
+
+
+def grant_place(cursor: Cursor) -> tuple[int, str]:
+    """Return where a page of standing approvals ended: `granted_at` and id of the last one.
+
+    Raises:
+        InvalidCursor: It did not end with this.
+    """
+    match _read(cursor):
+        case ["grants", int(granted_at), str(grant_id)] if granted_at in _INT64:
+            return granted_at, grant_id
+    raise InvalidCursor(cursor)
+
+
 def _written(parts: list[Any]) -> Cursor:
     return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
 

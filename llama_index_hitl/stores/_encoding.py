@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from llama_index_hitl.audit import AuditEntry, AuditRow, chained
 from llama_index_hitl.errors import StoreError
+from llama_index_hitl.grants import Grant, is_over
 from llama_index_hitl.models import UNCHECKED, JsonObject, RequestStatus, ReviewRecord
-from llama_index_hitl.stores.protocol import StoredRequest
+from llama_index_hitl.stores.protocol import StoredGrant, StoredRequest
 
 EVERYONE = ""
 """Stands for nobody in particular among reviewer entries; no real entry is empty."""
@@ -168,6 +169,69 @@ def stored_request(
     return StoredRequest(
         run_id=run_id, record=found, revision=revision, next_due=optional_instant_of(next_due)
     )
+
+
+# --------------------------------------------------------------------------- grants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantRow:
+    """A standing approval as a table holds it: as bytes, and beside it what it is found by.
+
+    Attributes:
+        grant_id: Its id.
+        revision: How often it was stored, this time included.
+        workflow: The workflow that it holds in.
+        agent: The agent that it holds for.
+        tool: The tool.
+        owner: Who gave it.
+        request_id: The request whose approval it was given with.
+        granted_at: When, in microseconds since 1970.
+        is_over: Whether it was revoked, or is used up.
+        until: When it expires, in microseconds since 1970.
+        content: All of it, as JSON.
+    """
+
+    grant_id: str
+    revision: int
+    workflow: str
+    agent: str
+    tool: str
+    owner: str
+    request_id: str | None
+    granted_at: int
+    is_over: bool
+    until: int | None
+    content: bytes
+
+    @classmethod
+    def of(cls, stored: StoredGrant) -> GrantRow:
+        """Return what to store of a standing approval, with its revision plus one."""
+        grant = stored.grant
+        return cls(
+            grant_id=grant.grant_id,
+            revision=stored.revision + 1,
+            workflow=grant.workflow,
+            agent=grant.agent,
+            tool=grant.tool,
+            owner=grant.owner,
+            request_id=grant.request_id,
+            granted_at=micros_of(grant.granted_at),
+            is_over=is_over(grant),
+            until=optional_micros_of(grant.terms.until),
+            content=grant.model_dump_json().encode(),
+        )
+
+
+def stored_grant(grant_id: str, revision: int, content: bytes) -> StoredGrant:
+    """Read a standing approval from the parts of its row.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    with _readable(f"Standing approval {grant_id}"):
+        found = Grant.model_validate_json(content, context=UNCHECKED)
+    return StoredGrant(grant=found, revision=revision)
 
 
 # --------------------------------------------------------------------------- audit

@@ -1,4 +1,4 @@
-"""How `SqlStore` lists requests and runs, a page at a time.
+"""How `SqlStore` lists requests, runs and standing approvals, a page at a time.
 
 Every list is read from an index that is in its order already, from where the page before ended,
 and no further than the page needs. For several reviewer entries there is one such read for each,
@@ -28,6 +28,8 @@ from sqlalchemy import (
 
 from llama_index_hitl.stores import _tables as tables
 from llama_index_hitl.stores._cursors import (
+    grant_cursor,
+    grant_place,
     page_of,
     request_cursor,
     request_place,
@@ -40,10 +42,25 @@ from llama_index_hitl.stores._encoding import (
     Place,
     optional_micros_of,
 )
-from llama_index_hitl.stores._reading import REQUEST_COLUMNS, RUN_COLUMNS, request_of, run_of
+from llama_index_hitl.stores._reading import (
+    GRANT_COLUMNS,
+    REQUEST_COLUMNS,
+    RUN_COLUMNS,
+    grant_of,
+    request_of,
+    run_of,
+)
 from llama_index_hitl.stores._statements import Session, Statement
 from llama_index_hitl.stores.encryption import Sealer
-from llama_index_hitl.stores.protocol import Page, RequestQuery, Run, RunQuery, StoredRequest
+from llama_index_hitl.stores.protocol import (
+    GrantQuery,
+    Page,
+    RequestQuery,
+    Run,
+    RunQuery,
+    StoredGrant,
+    StoredRequest,
+)
 
 
 class _Shape(NamedTuple):
@@ -220,3 +237,54 @@ def _runs_statement(given: frozenset[str]) -> Statement:
             created_at <= at, or_(created_at < at, run_id > bindparam("after_run_id"))
         )
     return Statement(found.order_by(created_at.desc(), run_id).limit(bindparam("limit")))
+
+
+# --------------------------------------------------------------------------- grants
+
+
+def list_grants(session: Session, query: GrantQuery, sealer: Sealer) -> Page[StoredGrant]:
+    """Return a page of standing approvals.
+
+    Raises:
+        InvalidCursor: The page before did not end there.
+        StoreError: One cannot be read.
+    """
+    parameters = {
+        "workflow": query.workflow,
+        "agent": query.agent,
+        "tool": query.tool,
+        "owner": query.owner,
+        "request_id": query.request_id,
+        "active_at": optional_micros_of(query.active_at),
+    }
+    given: dict[str, Any] = {k: value for k, value in parameters.items() if value is not None}
+    if query.after is not None:
+        given["after_granted_at"], given["after_grant_id"] = grant_place(query.after)
+    rows = session.rows(_grants_statement(frozenset(given)), limit=query.limit + 1, **given)
+    return page_of(
+        rows,
+        query.limit,
+        read=lambda row: grant_of(row, sealer),
+        cursor_of=lambda row: grant_cursor(row[-1], row[0]),
+    )
+
+
+@lru_cache(maxsize=64)
+def _grants_statement(given: frozenset[str]) -> Statement:
+    grants = tables.grants
+    granted_at, grant_id = grants.c.granted_at, grants.c.grant_id
+    found = select(*GRANT_COLUMNS, granted_at)
+    for name in ("workflow", "agent", "tool", "owner", "request_id"):
+        if name in given:
+            found = found.where(grants.c[name] == bindparam(name))
+    if "active_at" in given:
+        found = found.where(
+            grants.c.is_over == literal_column("0"),
+            or_(grants.c.until.is_(None), grants.c.until > bindparam("active_at")),
+        )
+    if "after_grant_id" in given:
+        at: BindParameter[int] = bindparam("after_granted_at")
+        found = found.where(
+            granted_at <= at, or_(granted_at < at, grant_id > bindparam("after_grant_id"))
+        )
+    return Statement(found.order_by(granted_at.desc(), grant_id).limit(bindparam("limit")))

@@ -15,6 +15,7 @@ from llama_index_hitl.stores._encoding import (
     instant_of,
     json_object,
     optional_instant_of,
+    stored_grant,
     stored_request,
 )
 from llama_index_hitl.stores._statements import Statement
@@ -27,6 +28,7 @@ from llama_index_hitl.stores.protocol import (
     NoticeKind,
     Run,
     RunStatus,
+    StoredGrant,
     StoredRequest,
 )
 
@@ -229,6 +231,25 @@ def effect_of(row: Sequence[Any], sealer: Sealer) -> Effect:
         revision=revision,
         result=None if result is None else sealer.unseal(result),
     )
+
+
+# --------------------------------------------------------------------------- grants
+
+GRANT_COLUMNS = (tables.grants.c.grant_id, tables.grants.c.revision, tables.grants.c.content)
+
+FIND_GRANT = Statement(
+    select(*GRANT_COLUMNS).where(tables.grants.c.grant_id == bindparam("grant_id"))
+)
+
+
+def grant_of(row: Sequence[Any], sealer: Sealer) -> StoredGrant:
+    """Read a standing approval from the columns of its row, which come first.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    grant_id, revision, content = row[: len(GRANT_COLUMNS)]
+    return stored_grant(grant_id, revision, sealer.unseal(content))
 
 
 # --------------------------------------------------------------------------- audit

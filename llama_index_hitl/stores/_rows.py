@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from llama_index_hitl.audit import AuditEntry
 from llama_index_hitl.stores._encoding import (
+    GrantRow,
     Place,
     RequestRow,
     json_bytes,
@@ -16,7 +17,15 @@ from llama_index_hitl.stores._encoding import (
     optional_micros_of,
 )
 from llama_index_hitl.stores.encryption import Sealer
-from llama_index_hitl.stores.protocol import Commit, Effect, Message, Notice, Run, StoredRequest
+from llama_index_hitl.stores.protocol import (
+    Commit,
+    Effect,
+    Message,
+    Notice,
+    Run,
+    StoredGrant,
+    StoredRequest,
+)
 
 Row: TypeAlias = dict[str, Any]
 """Values by the names of their columns."""
@@ -33,6 +42,7 @@ class CommitRows:
         messages: Rows of messages, in order.
         applied: Keys of the messages to take out.
         effects: Rows of effects, by key.
+        grants: Rows of standing approvals, by id.
         notices: Rows of notices, in order.
         told: Keys of the notices to take out.
         audit: Entries by run; each becomes a row when the end of its run's chain is known.
@@ -44,6 +54,7 @@ class CommitRows:
     messages: tuple[Row, ...]
     applied: tuple[Row, ...]
     effects: tuple[Row, ...]
+    grants: tuple[Row, ...]
     notices: tuple[Row, ...]
     told: tuple[Row, ...]
     audit: dict[str, list[AuditEntry]]
@@ -59,6 +70,7 @@ def rows_of(commit: Commit, sealer: Sealer) -> CommitRows:
     # rarely has to be broken off.
     requests = sorted(commit.requests, key=lambda request: request.request_id)
     effects = sorted(commit.effects, key=lambda effect: effect.key)
+    grants = sorted(commit.grants, key=lambda grant: grant.grant_id)
     audit: dict[str, list[AuditEntry]] = {}
     for entry in commit.audit:
         audit.setdefault(entry.run_id, []).append(entry)
@@ -69,6 +81,7 @@ def rows_of(commit: Commit, sealer: Sealer) -> CommitRows:
         messages=tuple(_message_row(message, sealer) for message in commit.messages),
         applied=tuple({"message_id": message_id} for message_id in sorted(commit.applied)),
         effects=tuple(_effect_row(effect, sealer) for effect in effects),
+        grants=tuple(_grant_row(grant, sealer) for grant in grants),
         notices=tuple(_notice_row(notice, sealer) for notice in commit.notices),
         told=tuple({"notice_id": notice_id} for notice_id in sorted(commit.told)),
         audit=audit,
@@ -137,6 +150,23 @@ def _effect_row(effect: Effect, sealer: Sealer) -> Row:
         "at": micros_of(effect.at),
         "revision": effect.revision + 1,
         "result": None if effect.result is None else sealer.seal(effect.result),
+    }
+
+
+def _grant_row(grant: StoredGrant, sealer: Sealer) -> Row:
+    row = GrantRow.of(grant)
+    return {
+        "grant_id": row.grant_id,
+        "revision": row.revision,
+        "workflow": row.workflow,
+        "agent": row.agent,
+        "tool": row.tool,
+        "owner": row.owner,
+        "request_id": row.request_id,
+        "granted_at": row.granted_at,
+        "is_over": int(row.is_over),
+        "until": row.until,
+        "content": sealer.seal(row.content),
     }
 
 

@@ -158,6 +158,33 @@ Index(
     postgresql_where=_begun,
 )
 
+grants = Table(
+    "hitl_grants",
+    metadata,
+    Column("grant_id", _Key, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("workflow", _Key, nullable=False),
+    Column("agent", _Key, nullable=False),
+    Column("tool", _Key, nullable=False),
+    Column("owner", _Key, nullable=False),
+    Column("request_id", _Key),
+    Column("granted_at", BigInteger, nullable=False),
+    Column("is_over", SmallInteger, nullable=False),
+    Column("until", BigInteger),
+    Column("content", LargeBinary, nullable=False),
+)
+Index("hitl_grants_by_age", grants.c.granted_at, grants.c.grant_id)
+Index(
+    "hitl_grants_by_tool",
+    grants.c.workflow,
+    grants.c.tool,
+    grants.c.is_over,
+    grants.c.granted_at,
+    grants.c.grant_id,
+)
+Index("hitl_grants_by_owner", grants.c.owner, grants.c.granted_at, grants.c.grant_id)
+Index("hitl_grants_by_request", grants.c.request_id)
+
 notices = Table(
     "hitl_notices",
     metadata,

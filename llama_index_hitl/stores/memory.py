@@ -21,6 +21,8 @@ from llama_index_hitl.errors import StoreError
 from llama_index_hitl.models import JsonObject
 from llama_index_hitl.stores._conflicts import refuse_stale, taken
 from llama_index_hitl.stores._cursors import (
+    grant_cursor,
+    grant_place,
     page_of,
     request_cursor,
     request_place,
@@ -30,6 +32,7 @@ from llama_index_hitl.stores._cursors import (
 from llama_index_hitl.stores._encoding import (
     EVERYONE,
     RANKS,
+    GrantRow,
     Link,
     RequestRow,
     audit_row,
@@ -39,6 +42,7 @@ from llama_index_hitl.stores._encoding import (
     json_object,
     micros_of,
     optional_micros_of,
+    stored_grant,
     stored_request,
 )
 from llama_index_hitl.stores._places import Places
@@ -46,6 +50,7 @@ from llama_index_hitl.stores.protocol import (
     Commit,
     Effect,
     EffectStatus,
+    GrantQuery,
     Message,
     Notice,
     Page,
@@ -53,6 +58,7 @@ from llama_index_hitl.stores.protocol import (
     Run,
     RunQuery,
     RunStatus,
+    StoredGrant,
     StoredRequest,
 )
 
@@ -74,6 +80,7 @@ class _Changes:
     requests: tuple[RequestRow, ...]
     messages: tuple[Message, ...]
     effects: tuple[Effect, ...]
+    grants: tuple[GrantRow, ...]
     notices: tuple[Notice, ...]
     audit: Mapping[str, Sequence[_KeptRow]]
 
@@ -91,6 +98,7 @@ class MemoryStore:
         self._places = Places()
         self._messages: dict[str, Message] = {}
         self._effects: dict[str, Effect] = {}
+        self._grants: dict[str, GrantRow] = {}
         self._notices: dict[str, Notice] = {}
         self._audit: dict[str, list[_KeptRow]] = {}
         self._closed = False
@@ -110,6 +118,7 @@ class MemoryStore:
                 replace(effect, at=_in_utc(effect.at), revision=effect.revision + 1)
                 for effect in commit.effects
             ),
+            grants=tuple(GrantRow.of(grant) for grant in commit.grants),
             notices=tuple(
                 replace(
                     _copied_notice(notice),
@@ -135,6 +144,11 @@ class MemoryStore:
             "effect", ((e.key, e.revision) for e in commit.effects), _revisions(self._effects)
         )
         refuse_stale(
+            "standing approval",
+            ((grant.grant_id, grant.revision) for grant in commit.grants),
+            _revisions(self._grants),
+        )
+        refuse_stale(
             "notice",
             ((notice.notice_id, notice.revision) for notice in commit.notices),
             _revisions(self._notices, gone=told),
@@ -156,6 +170,7 @@ class MemoryStore:
             self._put_request(row)
         self._messages.update({message.message_id: message for message in changes.messages})
         self._effects.update({effect.key: effect for effect in changes.effects})
+        self._grants.update({grant.grant_id: grant for grant in changes.grants})
         self._notices.update({notice.notice_id: notice for notice in changes.notices})
         for run_id, rows in changes.audit.items():
             self._audit.setdefault(run_id, []).extend(rows)
@@ -305,6 +320,42 @@ class MemoryStore:
         )
         return sorted(found, key=lambda effect: (effect.at, effect.key))
 
+    async def grant(self, grant_id: str) -> StoredGrant | None:
+        """Return a standing approval, or None."""
+        self._refuse_closed()
+        row = self._grants.get(grant_id)
+        return None if row is None else _read_grant(row)
+
+    async def grants(self, query: GrantQuery) -> Page[StoredGrant]:
+        """Return standing approvals, the newest first; see `Store.grants`."""
+        self._refuse_closed()
+        after = None if query.after is None else grant_place(query.after)
+        active_at = optional_micros_of(query.active_at)
+
+        def place_of(row: GrantRow) -> tuple[int, str]:
+            return -row.granted_at, row.grant_id
+
+        found = sorted(
+            (
+                row
+                for row in self._grants.values()
+                if (query.workflow is None or row.workflow == query.workflow)
+                and (query.agent is None or row.agent == query.agent)
+                and (query.tool is None or row.tool == query.tool)
+                and (query.owner is None or row.owner == query.owner)
+                and (query.request_id is None or row.request_id == query.request_id)
+                and (active_at is None or _is_active(row, active_at))
+                and (after is None or place_of(row) > (-after[0], after[1]))
+            ),
+            key=place_of,
+        )
+        return page_of(
+            found,
+            query.limit,
+            read=_read_grant,
+            cursor_of=lambda row: grant_cursor(row.granted_at, row.grant_id),
+        )
+
     async def notices(self, now: datetime, *, limit: int = 100) -> Sequence[Notice]:
         """Return notices that are due, the longest overdue first; see `Store.notices`."""
         self._refuse_closed()
@@ -378,6 +429,14 @@ def _filter_of(query: RequestQuery) -> Callable[[RequestRow], bool]:
 
 def _read(row: RequestRow) -> StoredRequest:
     return stored_request(row.place.request_id, row.run_id, row.revision, row.next_due, row.record)
+
+
+def _read_grant(row: GrantRow) -> StoredGrant:
+    return stored_grant(row.grant_id, row.revision, row.content)
+
+
+def _is_active(row: GrantRow, at: int) -> bool:
+    return not row.is_over and (row.until is None or row.until > at)
 
 
 def _shown(run: Run, *, whole: bool) -> Run:

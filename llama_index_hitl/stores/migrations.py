@@ -181,6 +181,32 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX hitl_notices_by_due ON hitl_notices (due, sequence)",
         ),
     ),
+    Migration(
+        3,
+        "standing approvals",
+        (
+            """
+            CREATE TABLE hitl_grants (
+                grant_id {key} NOT NULL PRIMARY KEY,
+                revision BIGINT NOT NULL,
+                workflow {key} NOT NULL,
+                agent {key} NOT NULL,
+                tool {key} NOT NULL,
+                owner {key} NOT NULL,
+                request_id {key},
+                granted_at BIGINT NOT NULL,
+                is_over SMALLINT NOT NULL,
+                until BIGINT,
+                content {bytes} NOT NULL
+            )
+            """,
+            "CREATE INDEX hitl_grants_by_age ON hitl_grants (granted_at, grant_id)",
+            "CREATE INDEX hitl_grants_by_tool"
+            " ON hitl_grants (workflow, tool, is_over, granted_at, grant_id)",
+            "CREATE INDEX hitl_grants_by_owner ON hitl_grants (owner, granted_at, grant_id)",
+            "CREATE INDEX hitl_grants_by_request ON hitl_grants (request_id)",
+        ),
+    ),
 )
 """Every step, in order."""
 

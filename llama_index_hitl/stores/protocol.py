@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from llama_index_hitl.audit import AuditEntry, AuditRow
+from llama_index_hitl.grants import Grant
 from llama_index_hitl.models import JsonObject, Priority, ReviewRecord
 
 
@@ -136,6 +137,24 @@ class Effect:
     result: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredGrant:
+    """A standing approval as it is stored.
+
+    Attributes:
+        grant: The standing approval.
+        revision: How often it was stored; 0: not yet. A change fails where this is not current.
+    """
+
+    grant: Grant
+    revision: int = 0
+
+    @property
+    def grant_id(self) -> str:
+        """Id of the standing approval, unique over all runs."""
+        return self.grant.grant_id
+
+
 class NoticeKind(StrEnum):
     """What people outside are told."""
 
@@ -195,6 +214,7 @@ class Commit:
         applied: Ids of the messages to take out, for the run has been told; that they wait is not
             checked.
         effects: Effects to write.
+        grants: Standing approvals to write.
         notices: Notices to write.
         told: Ids of the notices to take out; that they are there is not checked.
         audit: What happened, to put behind the rows of each entry's run, in this order.
@@ -208,6 +228,7 @@ class Commit:
     messages: tuple[Message, ...] = ()
     applied: tuple[str, ...] = ()
     effects: tuple[Effect, ...] = ()
+    grants: tuple[StoredGrant, ...] = ()
     notices: tuple[Notice, ...] = ()
     told: tuple[str, ...] = ()
     audit: tuple[AuditEntry, ...] = ()
@@ -277,6 +298,38 @@ class RunQuery:
     workflow: str | None = None
     status: RunStatus | None = None
     tag: str | None = None
+    limit: int = 50
+    after: Cursor | None = None
+
+    def __post_init__(self) -> None:
+        _refuse_empty_page(self.limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantQuery:
+    """Which standing approvals to list; what is left out does not narrow it.
+
+    Attributes:
+        workflow: That hold in this workflow.
+        agent: That hold for this agent; empty: for calls without one.
+        tool: For this tool.
+        owner: Given by this person.
+        request_id: Given along with the approval of this request.
+        active_at: That still cover something at this instant: neither revoked nor used up, and not
+            expired by then.
+        limit: How many at most, from 1.
+        after: Where the page before ended.
+
+    Raises:
+        ValueError: `limit` is below 1.
+    """
+
+    workflow: str | None = None
+    agent: str | None = None
+    tool: str | None = None
+    owner: str | None = None
+    request_id: str | None = None
+    active_at: datetime | None = None
     limit: int = 50
     after: Cursor | None = None
 
@@ -404,6 +457,18 @@ class Store(Protocol):
         self, *, run_id: str | None = None, status: EffectStatus | None = None
     ) -> Sequence[Effect]:
         """Return effects, by time and then by key."""
+        ...
+
+    async def grant(self, grant_id: str) -> StoredGrant | None:
+        """Return a standing approval, or None."""
+        ...
+
+    async def grants(self, query: GrantQuery) -> Page[StoredGrant]:
+        """Return standing approvals: the newest first, then by id.
+
+        Raises:
+            InvalidCursor: `after` is not what a page of standing approvals ended with.
+        """
         ...
 
     async def notices(self, now: datetime, *, limit: int = 100) -> Sequence[Notice]:

@@ -20,7 +20,7 @@ from llama_index_hitl.stores._commit import write_commit
 from llama_index_hitl.stores._database import Database
 from llama_index_hitl.stores._dialects import dialect_of
 from llama_index_hitl.stores._encoding import micros_of
-from llama_index_hitl.stores._listing import list_requests, list_runs
+from llama_index_hitl.stores._listing import list_grants, list_requests, list_runs
 from llama_index_hitl.stores._rotation import CONTENTS, Content
 from llama_index_hitl.stores._rows import rows_of
 from llama_index_hitl.stores._statements import Session
@@ -29,12 +29,14 @@ from llama_index_hitl.stores.protocol import (
     Commit,
     Effect,
     EffectStatus,
+    GrantQuery,
     Message,
     Notice,
     Page,
     RequestQuery,
     Run,
     RunQuery,
+    StoredGrant,
     StoredRequest,
 )
 
@@ -221,6 +223,24 @@ class SqlStore:
             return [reading.effect_of(row, self._sealer) for row in rows]
 
         return await self._read(work)
+
+    async def grant(self, grant_id: str) -> StoredGrant | None:
+        """Return a standing approval, or None."""
+        if not self._holds(grant_id):
+            return None
+
+        def work(session: Session) -> StoredGrant | None:
+            row = session.row(reading.FIND_GRANT, grant_id=grant_id)
+            return None if row is None else reading.grant_of(row, self._sealer)
+
+        return await self._read(work)
+
+    async def grants(self, query: GrantQuery) -> Page[StoredGrant]:
+        """Return standing approvals, the newest first; see `Store.grants`."""
+        texts = (query.workflow, query.agent, query.tool, query.owner, query.request_id)
+        if not self._holds(*texts):
+            return Page(())
+        return await self._read(lambda session: list_grants(session, query, self._sealer))
 
     async def notices(self, now: datetime, *, limit: int = 100) -> Sequence[Notice]:
         """Return notices that are due, the longest overdue first; see `Store.notices`."""

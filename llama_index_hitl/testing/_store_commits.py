@@ -14,13 +14,21 @@ import pytest
 
 from llama_index_hitl.audit import AuditKind, AuditRow
 from llama_index_hitl.errors import Conflict, StoreError
-from llama_index_hitl.stores.protocol import Commit, RequestQuery, RunQuery, RunStatus, Store
+from llama_index_hitl.stores.protocol import (
+    Commit,
+    GrantQuery,
+    RequestQuery,
+    RunQuery,
+    RunStatus,
+    Store,
+)
 from llama_index_hitl.testing._store_rows import (
     KINDS,
     LATER,
     NEVER,
     NOON,
     Kind,
+    a_grant,
     a_message,
     a_notice,
     a_request,
@@ -36,6 +44,7 @@ WHOLE = Commit(
     requests=(a_request("r1", reviewers=("ann",), tags=("t",)), a_request("r2")),
     messages=(a_message("m1"), a_message("m2")),
     effects=(an_effect("e1"), an_effect("e2")),
+    grants=(a_grant("g1"), a_grant("g2")),
     notices=(a_notice("n1"), a_notice("n2")),
     audit=(an_entry("run"), an_entry("run", kind=AuditKind.ANSWERED), an_entry("other")),
 )
@@ -46,6 +55,7 @@ THERE = Commit(
     requests=(a_request("request there"),),
     messages=(a_message("message there", run_id="old"),),
     effects=(an_effect("effect there", run_id="old"),),
+    grants=(a_grant("grant there"),),
     notices=(a_notice("notice there", run_id="old"),),
     audit=(an_entry("old"),),
 )
@@ -68,6 +78,10 @@ FAILING = {
     "an effect that is not": {"effects": (*WHOLE.effects, an_effect("e3", revision=1))},
     "an effect that was changed": {"effects": (an_effect("effect there", revision=2),)},
     "an effect twice": {"effects": (*WHOLE.effects, *WHOLE.effects)},
+    "a grant that is there": {"grants": (*WHOLE.grants, a_grant("grant there"))},
+    "a grant that is not": {"grants": (*WHOLE.grants, a_grant("g3", revision=1))},
+    "a grant that was changed": {"grants": (a_grant("grant there", revision=2),)},
+    "a grant twice": {"grants": (*WHOLE.grants, *WHOLE.grants)},
     "a notice that is there": {"notices": (*WHOLE.notices, a_notice("notice there"))},
     "a notice that is not": {"notices": (*WHOLE.notices, a_notice("n3", revision=1))},
     "a notice that was changed": {"notices": (a_notice("notice there", revision=2),)},
@@ -101,6 +115,7 @@ async def everything(store: Store) -> list[Any]:
         list(await store.requests(RequestQuery(tag="t"))),
         [list(await store.messages(run_id)) for run_id in keys],
         list(await store.effects()),
+        list(await store.grants(GrantQuery())),
         list(await store.notices(NEVER)),
         [list(await store.audit(run_id)) for run_id in keys],
     ]
@@ -207,6 +222,7 @@ class CommitTests:
         assert {r.request_id for r in await store.requests(RequestQuery())} == {"r1", "r2"}
         assert [message.message_id for message in await store.messages("run")] == ["m1", "m2"]
         assert [effect.key for effect in await store.effects()] == ["e1", "e2"]
+        assert [grant.grant_id for grant in await store.grants(GrantQuery())] == ["g1", "g2"]
         assert [notice.notice_id for notice in await store.notices(NOON)] == ["n1", "n2"]
         assert [len(await store.audit(run_id)) for run_id in ("run", "other")] == [2, 1]
 
@@ -388,6 +404,8 @@ class CommitTests:
             store.due(LATER),
             store.effect("e1"),
             store.effects(),
+            store.grant("g1"),
+            store.grants(GrantQuery()),
             store.notices(LATER),
             store.audit("run"),
         )

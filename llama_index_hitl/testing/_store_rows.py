@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from llama_index_hitl.audit import AuditEntry, AuditKind
+from llama_index_hitl.grants import Grant
 from llama_index_hitl.lifecycle import Command, close, open_record
-from llama_index_hitl.models import ReviewPolicy, ReviewRecord, ReviewRequest
+from llama_index_hitl.models import GrantTerms, ReviewPolicy, ReviewRecord, ReviewRequest
 from llama_index_hitl.stores.protocol import (
     Commit,
     Effect,
@@ -19,6 +20,7 @@ from llama_index_hitl.stores.protocol import (
     Run,
     RunStatus,
     Store,
+    StoredGrant,
     StoredRequest,
 )
 
@@ -79,6 +81,24 @@ def a_notice(notice_id: str = "notice", **values: Any) -> Notice:
     return Notice(notice_id=notice_id, **given)
 
 
+def a_grant(grant_id: str = "grant", *, revision: int = 0, **values: Any) -> StoredGrant:
+    """Return a standing approval of any call, with other values if they are given."""
+    given = {
+        "workflow": "bank",
+        "agent": "teller",
+        "tool": "transfer",
+        "version": "v1",
+        "terms": GrantTerms(),
+        "arguments": {},
+        "owner": "ann",
+        "run_id": "run",
+        "request_id": "request",
+        "granted_at": NOON,
+        **values,
+    }
+    return StoredGrant(grant=Grant(grant_id=grant_id, **given), revision=revision)
+
+
 def an_entry(run_id: str = "run", **values: Any) -> AuditEntry:
     """Return an audit entry, with other values if they are given."""
     return AuditEntry(**{"kind": AuditKind.OPENED, "run_id": run_id, "at": NOON, **values})
@@ -117,6 +137,11 @@ async def _found_effect(store: Store, key: str) -> tuple[int, str] | None:
     return None if effect is None else (effect.revision, effect.owner)
 
 
+async def _found_grant(store: Store, grant_id: str) -> tuple[int, str] | None:
+    grant = await store.grant(grant_id)
+    return None if grant is None else (grant.revision, grant.grant.owner)
+
+
 async def _found_notice(store: Store, notice_id: str) -> tuple[int, str] | None:
     for notice in await store.notices(NEVER):
         if notice.notice_id == notice_id:
@@ -141,6 +166,11 @@ KINDS = (
         "effect",
         lambda key, read_at, mark: Commit(effects=(an_effect(key, revision=read_at, owner=mark),)),
         _found_effect,
+    ),
+    Kind(
+        "grant",
+        lambda key, read_at, mark: Commit(grants=(a_grant(key, revision=read_at, owner=mark),)),
+        _found_grant,
     ),
     Kind(
         "notice",

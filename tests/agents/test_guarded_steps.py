@@ -118,6 +118,21 @@ async def test_identical_calls_at_the_same_time_are_two_calls(start_both: Any) -
     assert len(bank.paid) == 1
 
 
+@pytest.mark.parametrize("first", ["question", "call"])
+async def test_a_question_beside_a_call_that_a_rule_lets(first: str, start_both: Any) -> None:
+    bank = Bank(when=never())
+
+    async def body(ctx: Context) -> list[str]:
+        question, made = ask(ctx, Question(title="Well?")), bank.tool.acall(ctx=ctx, to="Ann")
+        pair = (question, made) if first == "question" else (made, question)
+        return [type(result).__name__ for result in await asyncio.gather(*pair)]
+
+    run: Hand = start_both(workflow(body))
+    await run.decide(Approve())
+    assert sorted(await run.result()) == ["Resolution", "ToolOutput"]
+    assert bank.paid == [("Ann", 1)]
+
+
 async def test_questions_of_the_step_before_and_after_a_call(start_both: Any) -> None:
     bank = Bank()
 

@@ -8,7 +8,7 @@ from flows import Live, asked, of_kind
 from llama_index.llms.openai import OpenAI
 from openai_server import Call, Failure, Garbage, OpenAIServer
 
-from llama_index_hitl import Approve, Revise
+from llama_index_hitl import Approve, Reject, Respond, Revise
 from llama_index_hitl.prebuilt import (
     ClaimDecision,
     ClaimReview,
@@ -19,14 +19,24 @@ from llama_index_hitl.prebuilt import (
     Draft,
     DraftApproval,
     ModelOutputError,
+    Orchestration,
     ProgressEvent,
     ResearchReport,
     ResultStatus,
+    SupportDesk,
+    SupportStatus,
+    Triage,
     Understanding,
 )
 from llama_index_hitl.testing import ScriptedReviewer, review_with
 
 RISKY = {"decision": "deny", "reason": "policy lapsed, {x} 100 %", "risk_level": "high"}
+SORTED = {"specialist": "tech", "confidence": 0.5, "reason": "it beeps"}
+PLANNED = {"tasks": [{"owner": "ops", "task": "restart {it}"}]}
+ESCALATED = {
+    "reply": None,
+    "escalation": {"reason": "unknown", "context": "it beeps", "suggested_action": "send somebody"},
+}
 UNDERSTOOD = {"action": "I will pay.", "details": [{"name": "amount", "value": "40"}]}
 TEXT = "Grüße: a text that is long enough to come in pieces."
 BY_TOOL = "gpt-4-turbo"  # a model that gives structured answers by calling a tool
@@ -144,6 +154,37 @@ async def test_an_understanding_by_the_default_model(serve):
     assert server.requests[0].body["response_format"]["json_schema"]["name"] == "Understanding"
 
 
+class TeaTriage(Triage):
+    specialists = {"tech": "machines", "billing": "money"}  # noqa: RUF012
+
+
+class TeaOrchestration(Orchestration):
+    workers = {"ops": "runs {commands}"}  # noqa: RUF012
+
+
+async def test_a_model_names_one_of_the_specialists(serve):
+    server = serve(SORTED, "Turn it off.")
+    result = await review_with(TeaTriage().run(request="it beeps"), erin(Approve()))
+    assert (result.proposed, result.output) == ("tech", "Turn it off.")
+    schema = server.requests[0].body["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["specialist"]["enum"] == ["tech", "billing"]
+
+
+async def test_a_model_plans_for_the_workers_there_are(serve):
+    serve([Call("TaskPlan", PLANNED)], "It runs.", "# Report")
+    flow = TeaOrchestration(llm=OpenAI(model=BY_TOOL))
+    result = await review_with(flow.run(goal="tea"), erin(Approve(), Approve()))
+    assert result.subject.findings[0].finding == "It runs."
+    assert result.report == "# Report"
+
+
+async def test_a_model_escalates(serve):
+    serve(ESCALATED, "Somebody comes.")
+    guided = Respond(response={"instruction": "Send somebody"})
+    result = await review_with(SupportDesk().run(text="it beeps"), erin(guided))
+    assert (result.status, result.reply) == (SupportStatus.ANSWERED, "Somebody comes.")
+
+
 def objects_in(schema):
     """Return every part of a schema that describes an object."""
     parts = schema.values() if isinstance(schema, dict) else schema
@@ -153,12 +194,19 @@ def objects_in(schema):
 
 
 @pytest.mark.parametrize(
-    ("kind", "reply"), [(ClaimReview, RISKY), (ConfirmUnderstanding, UNDERSTOOD)]
+    ("kind", "start", "reply"),
+    [
+        (ClaimReview, {"claim": "tea"}, RISKY),
+        (ConfirmUnderstanding, {"request": "tea"}, UNDERSTOOD),
+        (TeaTriage, {"request": "tea"}, SORTED),
+        (TeaOrchestration, {"goal": "tea"}, PLANNED),
+        (SupportDesk, {"text": "tea"}, {"reply": "Tea.", "escalation": None}),
+    ],
 )
-async def test_the_schema_is_one_that_openai_accepts(serve, kind, reply):
+async def test_the_schema_is_one_that_openai_accepts(serve, kind, start, reply):
     # In strict mode the service refuses objects with keys of their own, optional keys and defaults.
     server = serve(reply)
-    await review_with(kind().run(**STARTS[kind]), erin(Approve()))
+    await review_with(kind().run(**start), ScriptedReviewer(lambda _: Reject()))
     sent = server.requests[0].body["response_format"]["json_schema"]
     assert sent["strict"] is True
     assert objects_in(sent["schema"])

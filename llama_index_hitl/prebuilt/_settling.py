@@ -1,0 +1,291 @@
+"""What becomes of the actions of a plan: how each stands, and what follows from a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, Field, model_validator
+from workflows.events import Event
+
+from llama_index_hitl.events import Approved, Expired, Responded, ReviewOutcomeEvent
+from llama_index_hitl.models import AnyJson, JsonObject, Value
+from llama_index_hitl.prebuilt._actions import Action, ActionKinds, confirmation_of, summary_of
+from llama_index_hitl.prebuilt._base import ResultStatus, Reviewable, decisions_in, one_line
+
+
+class ActionStatus(StrEnum):
+    """How an action stands. In a result all are settled: neither `pending` nor `approved`."""
+
+    PENDING = "pending"  # a person has not decided yet
+    APPROVED = "approved"  # it may be done, in its turn
+    DONE = "done"
+    REFUSED = "refused"
+    EXPIRED = "expired"  # nobody decided in time
+    FAILED = "failed"  # `execute` raised
+    NOT_RUN = "not_run"  # its precondition did not hold, or one before it was not done
+
+
+SETTLED = frozenset(ActionStatus) - {ActionStatus.PENDING, ActionStatus.APPROVED}
+
+
+class ActionReport(Value):
+    """What became of one action.
+
+    Attributes:
+        number: Its number in the plan, from 1.
+        summary: The action in words.
+        proposed: The action as the model proposed it, as JSON; None: a person has added it.
+        action: The action as it was to be run, as JSON: an edit is in it.
+        confirmation: Why a person had to confirm it; None: nobody had to.
+        status: How it stands.
+        reason: Why it is so, where there is more to say.
+        decided_by: Ids of those who approved or refused it, rules included; empty: nobody did.
+        effect_key: Key of its effect, the same in every retry; empty as long as it may not be done.
+        result: What `execute` returned, as JSON.
+    """
+
+    number: int = Field(ge=1)
+    summary: str
+    proposed: JsonObject | None
+    action: JsonObject
+    confirmation: str | None = None
+    status: ActionStatus = ActionStatus.PENDING
+    reason: str = ""
+    decided_by: tuple[str, ...] = ()
+    effect_key: str = ""
+    result: AnyJson = None
+
+    def updated(self, **changes: Any) -> ActionReport:
+        """Return the report with some values changed."""
+        return self.model_copy(update=changes)
+
+    def __str__(self) -> str:
+        by = f" by {', '.join(self.decided_by)}" if self.status is ActionStatus.REFUSED else ""
+        said = self.reason or (self.result if isinstance(self.result, str) else "")
+        why = f" ({one_line(said)})" if said else ""
+        return f"{self.number}. {self.summary}: {self.status.replace('_', ' ')}{by}{why}"
+
+
+class PlannedAction(BaseModel):
+    """One action of a plan, as a person sees it.
+
+    Attributes:
+        number: Its number, from 1.
+        action: The action.
+        confirmation: Why a person must confirm it; what is written here is worked out anew.
+    """
+
+    number: int = Field(ge=1)
+    action: Action
+    confirmation: str | None = Field(default=None, description="Worked out from the action.")
+
+    @model_validator(mode="after")
+    def _judged(self) -> Self:
+        self.confirmation = confirmation_of(self.action)
+        return self
+
+
+class Plan(BaseModel):
+    """A plan under review.
+
+    Attributes:
+        actions: The actions in order. Whoever edits the plan may change them, take some out, which
+            is to refuse them, and add some under new numbers.
+    """
+
+    actions: tuple[PlannedAction, ...]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        numbers = [planned.number for planned in self.actions]
+        if numbers != sorted(set(numbers)):
+            raise ValueError("the numbers of the actions must rise, each once")
+        return self
+
+
+class PlanProposed(Reviewable):
+    """A plan is to be confirmed as a whole.
+
+    Attributes:
+        request: What was wanted.
+        plan: What is to be done.
+    """
+
+    request: str
+    plan: Plan
+
+
+class ActionProposed(Reviewable):
+    """One action of a plan is to be confirmed.
+
+    Attributes:
+        request: What was wanted.
+        number: Number of the action in the plan, from 1.
+        action: The action.
+        plan: The whole plan in words, a line for each action.
+    """
+
+    request: str
+    number: int
+    action: Action
+    plan: str
+
+
+Reports: TypeAlias = tuple[ActionReport, ...]
+
+AndThen: TypeAlias = Literal["continue", "stop"]
+"""What becomes of the actions behind one that was not done."""
+
+
+def reported(
+    kinds: ActionKinds, key: str, actions: Sequence[JsonObject], impossible: Mapping[str, str]
+) -> Reports:
+    """Return how the actions of a new plan stand: those that need no confirmation are approved.
+
+    Args:
+        kinds: The type of the actions.
+        key: What the effect keys of actions begin with that need no confirmation.
+        actions: The actions as JSON.
+        impossible: Which of them cannot be done, by number, with the reason.
+    """
+    reports = []
+    for number, data in enumerate(actions, start=1):
+        action = kinds.read(data)
+        confirmation, reason = confirmation_of(action), impossible.get(str(number))
+        status = ActionStatus.APPROVED if confirmation is None else ActionStatus.PENDING
+        reports.append(
+            ActionReport(
+                number=number,
+                summary=summary_of(action),
+                proposed=data,
+                action=data,
+                confirmation=confirmation,
+                status=status if reason is None else ActionStatus.NOT_RUN,
+                reason=reason or "",
+                effect_key=f"{key}:{number}" if confirmation is None else "",
+            )
+        )
+    return tuple(reports)
+
+
+def stopped(reports: Reports, *, after_refusal: AndThen, after_failure: AndThen) -> Reports:
+    """Settle the actions behind one that ends the plan."""
+    ends = {
+        ActionStatus.REFUSED: after_refusal,
+        ActionStatus.EXPIRED: after_refusal,
+        ActionStatus.FAILED: after_failure,
+        ActionStatus.NOT_RUN: after_failure,
+    }
+    last = next((r for r in reports if ends.get(r.status) == "stop"), None)
+    if last is None:
+        return reports
+    reason = f"action {last.number} was not done"
+    return tuple(
+        r.updated(status=ActionStatus.NOT_RUN, reason=reason)
+        if r.number > last.number and r.status not in SETTLED
+        else r
+        for r in reports
+    )
+
+
+def next_of(reports: Reports) -> ActionReport | None:
+    """Return the action that can be done now: it may be, and all before it are settled."""
+    first = next((r for r in reports if r.status not in SETTLED), None)
+    return first if first is not None and first.status is ActionStatus.APPROVED else None
+
+
+def replaced(reports: Reports, *changed: ActionReport) -> Reports:
+    """Return reports with some in the place of those with their numbers, or added."""
+    by_number = {report.number: report for report in (*reports, *changed)}
+    return tuple(by_number[number] for number in sorted(by_number))
+
+
+# --------------------------------------------------------------------------- what was decided
+
+
+def decided(reports: Reports, ev: Event) -> Reports:
+    """Return how the actions stand after a decision."""
+    if not isinstance(ev, ReviewOutcomeEvent):
+        return reports
+    by = tuple(dict.fromkeys(answer.by.id for answer in decisions_in(ev)))
+    numbers = [ev.proposal.number] if isinstance(ev.proposal, ActionProposed) else None
+    asked = [
+        report.updated(decided_by=by)
+        for report in reports
+        if report.status is ActionStatus.PENDING and (numbers is None or report.number in numbers)
+    ]
+    if not asked:
+        return reports  # settled meanwhile: one before it was not done
+    match ev:
+        case Approved():
+            return replaced(reports, *_approved(asked, ev, by))
+        case Responded(response=response):
+            return replaced(reports, *(_chosen(r, ev, response) for r in asked))
+        case Expired():
+            status = ActionStatus.EXPIRED
+        case _:
+            status = ActionStatus.REFUSED
+    reason = ev.feedback or ("" if by else ev.outcome.reason)
+    return replaced(reports, *(r.updated(status=status, reason=reason) for r in asked))
+
+
+def _approved(
+    asked: Sequence[ActionReport], ev: Approved, by: tuple[str, ...]
+) -> list[ActionReport]:
+    """Return the actions as they were approved; what an edit has taken out was refused."""
+    proposal: Any = ev.proposal
+    if isinstance(proposal, ActionProposed):
+        effective = {proposal.number: proposal.action}
+    else:
+        effective = {p.number: p.action for p in proposal.plan.actions}
+    known = {report.number: report for report in asked}
+    out = [
+        r.updated(status=ActionStatus.REFUSED, reason="taken out of the plan")
+        for r in asked
+        if r.number not in effective
+    ]
+    return [*out, *(_allowed(known.get(n), n, a, ev, by) for n, a in effective.items())]
+
+
+def _allowed(
+    report: ActionReport | None,
+    number: int,
+    action: BaseModel,
+    ev: ReviewOutcomeEvent,
+    by: tuple[str, ...],
+) -> ActionReport:
+    data, summary = action.model_dump(mode="json"), summary_of(action)
+    if report is None:
+        report = ActionReport(
+            number=number, summary=summary, proposed=None, action=data, decided_by=by
+        )
+    return report.updated(
+        summary=summary,
+        action=data,
+        status=ActionStatus.APPROVED,
+        effect_key=f"{ev.request_id}:{number}",
+    )
+
+
+def _chosen(report: ActionReport, ev: ReviewOutcomeEvent, response: Any) -> ActionReport:
+    """Return an action as it was approved or refused among others; only `approve` approves."""
+    reason = response.get(f"comment_{report.number}") or ""
+    if response.get(f"action_{report.number}") == "approve":
+        key = f"{ev.request_id}:{report.number}"
+        return report.updated(status=ActionStatus.APPROVED, effect_key=key)
+    return report.updated(status=ActionStatus.REFUSED, reason=reason)
+
+
+def status_of(reports: Reports) -> ResultStatus:
+    """Return how a plan ended: what became of the actions that had to be approved."""
+    denied = (ActionStatus.REFUSED, ActionStatus.EXPIRED)
+    asked = [r for r in reports if r.confirmation is not None or r.decided_by]
+    approved = [r for r in asked if r.decided_by and r.status not in denied]
+    if len(approved) == len(asked):
+        return ResultStatus.APPROVED
+    if approved:
+        return ResultStatus.PARTLY_APPROVED
+    expired = all(r.status is ActionStatus.EXPIRED for r in asked)
+    return ResultStatus.EXPIRED if expired else ResultStatus.REJECTED

@@ -1,0 +1,473 @@
+"""Ready workflow: the model plans actions, code says which need a person, approved ones are run.
+
+The model is a router: it turns a request into typed actions and does nothing itself. Whether an
+action needs a person is for the action's own code to say, never for the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic_core import to_jsonable_python
+from workflows import Context, step
+from workflows.events import Event, StartEvent
+
+from llama_index_hitl._upstream import WAITS, run_id_of
+from llama_index_hitl.effects import OnDoubt, once
+from llama_index_hitl.errors import GateError
+from llama_index_hitl.events import (
+    Approved,
+    Expired,
+    Rejected,
+    Responded,
+    ReviewOutcomeEvent,
+)
+from llama_index_hitl.gates import Review
+from llama_index_hitl.models import Answer, DecisionKind, Evidence, JsonObject
+from llama_index_hitl.prebuilt._actions import (
+    Action,
+    ActionKinds,
+    confirmation_of,
+    summary_of,
+)
+from llama_index_hitl.prebuilt._base import (
+    ReviewResult,
+    ReviewWorkflow,
+    decisions_in,
+    one_line,
+    reviewers_of,
+)
+from llama_index_hitl.prebuilt._settling import (
+    SETTLED,
+    ActionProposed,
+    ActionReport,
+    ActionStatus,
+    AndThen,
+    Plan,
+    PlannedAction,
+    PlanProposed,
+    Reports,
+    decided,
+    next_of,
+    replaced,
+    reported,
+    status_of,
+    stopped,
+)
+
+
+class PlanStart(StartEvent):
+    """Starts with what somebody wants.
+
+    Attributes:
+        request: What they want, in their own words.
+    """
+
+    request: str
+
+
+class ActionsReady(Event):
+    """What can be done now may be done."""
+
+
+class PlanState(BaseModel):
+    """What a run knows of its plan; a subclass may be the state of a workflow of your own.
+
+    Attributes:
+        actions: How each action stands.
+        decisions: Every decision made so far, in order.
+    """
+
+    actions: Reports = ()
+    decisions: tuple[Answer, ...] = ()
+
+
+class PlanResult(ReviewResult):
+    """How it ended.
+
+    `approved` says that nothing that had to be confirmed was refused, `partly_approved` that some
+    of it was, `rejected` and `expired` that all of it was. What was done is in `actions`.
+
+    Attributes:
+        actions: What became of each action, in order; empty: there was nothing to do.
+    """
+
+    actions: Reports
+
+    @property
+    def text(self) -> str:
+        """What was done and what was not, a line for each action."""
+        return "\n".join(str(report) for report in self.actions) or "There was nothing to do."
+
+
+def _listed(plan: Plan) -> str:
+    return "\n".join(
+        f"{planned.number}. {summary_of(planned.action)}"
+        + (f" (to be confirmed: {planned.confirmation})" if planned.confirmation else "")
+        for planned in plan.actions
+    )
+
+
+def _choices(_: ActionPlan, ev: PlanProposed) -> type[BaseModel]:
+    """Return the form by which a person approves some actions and refuses others.
+
+    Every action has a field of its own, which must be filled: to leave one out is not to consent.
+    """
+    fields: dict[str, Any] = {}
+    for planned in ev.plan.actions:
+        title = f"{planned.number}. {summary_of(planned.action)}"
+        fields[f"action_{planned.number}"] = (Literal["approve", "refuse"], Field(title=title))
+        fields[f"comment_{planned.number}"] = (
+            str | None,
+            Field(default=None, title=f"Comment on {planned.number}"),
+        )
+    return create_model("Choices", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _deadline_of(flow: ActionPlan, _: Event) -> timedelta | None:
+    return flow.deadline
+
+
+class ActionPlan(ReviewWorkflow):
+    """A request: the model plans, people confirm what must be, the rest is done, in order.
+
+    Subclass it with `action`, the type of your actions, and override `execute`, and `check` where
+    there is something to check. `plan`, `check_plan`, the prompt and the gates `whole` and `each`
+    can be overridden too.
+
+    Every action has an effect key and is done once, also if a process dies on the way. An action is
+    done when all before it are settled; nothing that had to be confirmed is done unconfirmed.
+
+    Example:
+        ```python
+        class Banking(ActionPlan):
+            action = CheckBalance | Transfer | Deposit
+
+            async def execute(self, action, effect_key):
+                return await bank.do(action, effect_key)
+        ```
+
+    Args:
+        show: What people are shown; None: what the class says.
+        **options: What `ReviewWorkflow` takes.
+    """
+
+    action: ClassVar[Any] = Action
+    """Type of the actions: a pydantic model, or a union of several, told apart by a literal."""
+
+    show: Literal["whole", "each"] = "whole"
+    """`whole`: one request about the plan, before anything is done, if something in it must be
+    confirmed; it is approved, rejected or edited, or some actions are approved and others refused.
+    `each`: a request for every action that must be confirmed; those before the first are done."""
+
+    after_refusal: AndThen = "continue"
+    """What becomes of later actions when a person refuses one, or nobody decides in time. They saw
+    the plan, so what they approve beside a refusal stays approved."""
+
+    after_failure: AndThen = "stop"
+    """What becomes of later actions when one fails or cannot be done. They were planned, and
+    approved, as if it would be done."""
+
+    max_actions: int = 100
+    """How many actions a plan may have, at least 1."""
+
+    deadline: timedelta | None = None
+    """Time to answer a request, counted from the question; None: no limit."""
+
+    on_doubt: OnDoubt = "fail"
+    """What to do about an action that was begun by a process that died; see `effects.once`."""
+
+    plan_prompt = (
+        "Turn this request into the actions that it takes, in the order in which to take them. Use "
+        "only what the request says. If it takes no action, return none.\n\nRequest:\n{request}"
+    )
+
+    whole = Review(
+        PlanProposed,
+        subject="plan",
+        title=lambda _, ev: f"Plan of {len(ev.plan.actions)} actions: {one_line(ev.request)}",
+        body=lambda _, ev: _listed(ev.plan),
+        reviewers=reviewers_of,
+        decisions=("approve", "edit", "reject", "respond"),
+        response=_choices,
+        rejected=Rejected,
+        responded=Responded,
+        deadline=_deadline_of,
+        expired=Expired,
+    )
+
+    each = Review(
+        ActionProposed,
+        subject="action",
+        title=lambda _, ev: f"{ev.number}. {summary_of(ev.action)}",
+        body=lambda _, ev: (
+            f"Must be confirmed: {confirmation_of(ev.action)}\n\nRequest: {one_line(ev.request)}"
+        ),
+        evidence=lambda _, ev: (Evidence(title="The whole plan", body=ev.plan),),
+        reviewers=reviewers_of,
+        editable=True,
+        rejected=Rejected,
+        deadline=_deadline_of,
+        expired=Expired,
+    )
+
+    _kinds: ClassVar[ActionKinds] = ActionKinds(Action, max_actions)
+    _plan_event: ClassVar[type[PlanProposed]] = PlanProposed
+    _action_event: ClassVar[type[ActionProposed]] = ActionProposed
+
+    def __init__(self, *, show: Literal["whole", "each"] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        if show is not None:
+            self.show = show
+        if self.show not in ("whole", "each"):
+            raise ValueError(f"show= must be 'whole' or 'each', not {self.show!r}.")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Give the workflow events that hold actions of its own type."""
+        super().__init_subclass__(**options)
+        if "action" in vars(cls) or "max_actions" in vars(cls):
+            _give_types(cls)
+        for gate in (cls.whole, cls.each):
+            _give_gate(cls, gate)
+        _give_steps(cls)
+
+    # ----------------------------------------------------------------- for you to override
+
+    async def plan(self, request: str) -> Sequence[BaseModel]:
+        """Return the actions that the model proposes, in order.
+
+        Raises:
+            ModelOutputError: It does not give a valid plan.
+        """
+        prompt = self.filled(self.plan_prompt, request=request)
+        found: Any = await self.predict(self._kinds.asked, prompt)
+        return tuple(found.actions)
+
+    async def check_plan(self, actions: Sequence[Any]) -> dict[int, str]:
+        """Return which actions cannot be done, by number from 1, with the reason.
+
+        Nobody is asked about those. By default only the first action is checked, with `check`:
+        whether a later one can be done may depend on those before it. Override it if you can tell.
+        """
+        reason = await self.check(actions[0]) if actions else None
+        return {} if reason is None else {1: reason}
+
+    async def check(self, action: Any) -> str | None:
+        """Return why an action cannot be done now; None: it can. Called right before it is done."""
+        return None
+
+    async def execute(self, action: Any, effect_key: str) -> Any:
+        """Do an action, and return what there is to say about it, as JSON holds it.
+
+        Args:
+            action: The effective action, judged by its own validators.
+            effect_key: The same in every retry: whoever does it can tell that it is done.
+
+        Raises:
+            Exception: It failed. The action is reported as failed and never tried again.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say how actions are done.")
+
+    # ----------------------------------------------------------------- the steps
+
+    @step
+    async def propose(
+        self, ctx: Context[PlanState], ev: PlanStart
+    ) -> PlanProposed | ActionProposed | ActionsReady:
+        """Make a plan, and ask about what must be confirmed."""
+        proposed: PlanProposed | ActionProposed | ActionsReady = await self._propose(ctx, ev)
+        return proposed
+
+    @step(num_workers=1)
+    async def carry_out(
+        self,
+        ctx: Context[PlanState],
+        ev: ActionsReady | Approved | Rejected | Responded | Expired,
+    ) -> PlanResult | None:
+        """Take a decision, and do what can be done by now."""
+        return await self._carry_out(ctx, ev)
+
+    async def _carry_out(self, ctx: Context[Any], ev: Event) -> PlanResult | None:
+        state = await ctx.store.get_state()
+        state.actions = self._stopped(decided(state.actions, ev))
+        if isinstance(ev, ReviewOutcomeEvent):
+            state.decisions += decisions_in(ev)
+        await ctx.store.set_state(state)
+        while (report := next_of(state.actions)) is not None:
+            done = await self._carried_out(ctx, report)
+            self.tell(ctx, str(done))
+            state.actions = self._stopped(replaced(state.actions, done))
+            await ctx.store.set_state(state)
+        if any(report.status not in SETTLED for report in state.actions):
+            return None
+        return PlanResult(
+            status=status_of(state.actions),
+            version=1,
+            decisions=state.decisions,
+            actions=state.actions,
+        )
+
+    async def _propose(self, ctx: Context[Any], ev: PlanStart) -> Any:
+        self.tell(ctx, "Making a plan")
+        key = run_id_of(ctx)
+        # Written down before anything is done: a model that is asked twice may say two things.
+        made: Any = await once(
+            f"{key}:plan", lambda: self._made(ev.request), on_doubt="repeat", not_done=(Exception,)
+        )
+        reports = self._stopped(reported(self._kinds, key, made["actions"], made["impossible"]))
+        if not reports:
+            self.tell(ctx, "There is nothing to do")
+        open_ = [report for report in reports if report.status not in SETTLED]
+        asked = [report for report in open_ if report.status is ActionStatus.PENDING]
+        if asked and self.show == "whole":
+            # The plan is for people to see before any of it is done.
+            reports = tuple(
+                r if r.status in SETTLED else r.updated(status=ActionStatus.PENDING)
+                for r in reports
+            )
+        state = await ctx.store.get_state()
+        state.actions = reports
+        await ctx.store.set_state(state)
+        if not asked:
+            return ActionsReady()
+        plan = {"actions": [{"number": r.number, "action": r.action} for r in open_]}
+        event: Any = self._plan_event
+        proposed = event(request=ev.request, plan=plan)
+        if self.show == "whole":
+            return proposed
+        listed, event = _listed(proposed.plan), self._action_event
+        for report in asked:
+            ctx.send_event(
+                event(request=ev.request, number=report.number, action=report.action, plan=listed)
+            )
+        return ActionsReady()
+
+    def _stopped(self, reports: Reports) -> Reports:
+        return stopped(reports, after_refusal=self.after_refusal, after_failure=self.after_failure)
+
+    async def _made(self, request: str) -> dict[str, Any]:
+        actions = self._kinds.checked(await self.plan(request))
+        impossible = await self.check_plan([self._kinds.read(data) for data in actions])
+        return {
+            "actions": actions,
+            "impossible": {str(number): reason for number, reason in impossible.items()},
+        }
+
+    async def _carried_out(self, ctx: Context[Any], report: ActionReport) -> ActionReport:
+        """Do an action that may be done, once, and report what came of it."""
+        action, key = self._kinds.read(report.action), report.effect_key
+        found: Any = await once(
+            key,
+            lambda: self._outcome(action, key),
+            on_doubt=self.on_doubt,
+            ctx=ctx,
+            not_done=(WAITS,),
+            note=_note_on,
+        )
+        if isinstance(found, dict) and found.keys() == {"status", "reason", "result"}:
+            return report.updated(**{**found, "status": ActionStatus(found["status"])})
+        # Somebody has said that it was done, in place of a process that died in the middle of it.
+        reason = "begun by a process that died, and taken to be done"
+        return report.updated(status=ActionStatus.DONE, reason=reason, result=found)
+
+    async def _outcome(self, action: BaseModel, key: str) -> JsonObject:
+        """Check an action and do it. What comes of it is kept, so that a retry says the same.
+
+        The check is part of it: what is done must not be checked against what it has changed.
+        """
+        status, reason, result = ActionStatus.NOT_RUN, "", None
+        try:
+            said = await self.check(action)
+            if said is None:
+                status = ActionStatus.DONE
+                result = to_jsonable_python(await self.execute(action, key), fallback=str)
+            else:
+                reason = one_line(said)
+        except WAITS:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is reported, and the plan goes on or ends
+            status, reason = ActionStatus.FAILED, one_line(f"{type(error).__name__}: {error}")
+        return {"status": status.value, "reason": reason, "result": result}
+
+
+def _note_on(outcome: JsonObject | None) -> str:
+    """Return what the audit trail says about an action; empty: it was done."""
+    if outcome is None or not outcome["reason"]:
+        return ""
+    return f"{outcome['status']}: {outcome['reason']}"
+
+
+# --------------------------------------------------------------------------- types of one's own
+
+
+def _give_types(cls: type[ActionPlan]) -> None:
+    """Make the events of a workflow, which hold actions of its type and no others.
+
+    Upstream and the gates go by the classes of events; and stored data never chooses a class.
+    """
+    kinds = ActionKinds(cls.action, cls.max_actions)
+    planned = _typed(cls, PlannedAction, action=kinds.type)
+    several = Annotated[tuple[planned, ...], Field(max_length=cls.max_actions)]  # type: ignore[valid-type]
+    plan = _typed(cls, Plan, actions=several)
+    cls._kinds = kinds
+    cls._plan_event = _typed(cls, PlanProposed, plan=plan)
+    cls._action_event = _typed(cls, ActionProposed, action=kinds.type)
+
+
+def _typed(cls: type[ActionPlan], base: type[Any], **types: Any) -> type[Any]:
+    fields: dict[str, Any] = {name: (kind, ...) for name, kind in types.items()}
+    made = create_model(
+        base.__name__, __base__=base, __module__=cls.__module__, __doc__=base.__doc__, **fields
+    )
+    made.__qualname__ = f"{cls.__qualname__}.{base.__name__}"
+    return made
+
+
+def _give_steps(cls: type[ActionPlan]) -> None:
+    """Let the steps send the events of this workflow, and take those that its gates may send."""
+
+    async def propose(self, ctx, ev):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        return await self._propose(ctx, ev)
+
+    async def carry_out(self, ctx, ev):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        return await self._carry_out(ctx, ev)
+
+    outcomes = (*cls.whole.outcome_types, *cls.each.outcome_types)
+    proposed = cls._plan_event | cls._action_event | ActionsReady
+    _give_step(cls, propose, PlanStart, proposed)
+    _give_step(cls, carry_out, reduce(or_, outcomes, ActionsReady), PlanResult | None)
+
+
+def _give_step(cls: type[ActionPlan], function: Any, takes: Any, gives: Any) -> None:
+    name = function.__name__
+    if name in vars(cls):
+        return  # it has one of its own
+    function.__qualname__ = f"{cls.__qualname__}.{name}"
+    function.__module__ = cls.__module__
+    function.__doc__ = getattr(ActionPlan, name).__doc__
+    function.__annotations__ = {"ctx": Context[PlanState], "ev": takes, "return": gives}
+    setattr(cls, name, step(num_workers=1)(function))
+
+
+def _give_gate(cls: type[ActionPlan], gate: Review) -> None:
+    """Let a gate take the events of this workflow, where it was made for those of another one."""
+    if DecisionKind.RESPOND in gate.allowed and gate.quorum != 1:
+        raise GateError(
+            f"Gate {gate.name!r} of {cls.__name__} has a quorum, and by a choice of actions one "
+            "person would decide alone: give it decisions=('approve', 'edit', 'reject')."
+        )
+    event: type[Event] = (
+        cls._plan_event if issubclass(gate.event, PlanProposed) else cls._action_event
+    )
+    if gate.event is event:
+        return
+    if gate.step_name in vars(cls):
+        delattr(cls, gate.step_name)
+    own = gate.replace(event=event)
+    own.__set_name__(cls, gate.name)
+    setattr(cls, gate.name, own)

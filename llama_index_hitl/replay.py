@@ -1,1 +1,0 @@
-"""What a set of rules would have decided about requests that people have decided."""
