@@ -15,8 +15,8 @@ The map of the package:
 - `llama_index_hitl.rules`: when a person is needed; `llama_index_hitl.forms`: from raw input to an
   answer; `llama_index_hitl.policies` and `llama_index_hitl.lifecycle`: the pure core;
   `llama_index_hitl.errors`: everything that is raised, below `HitlError`;
-- `llama_index_hitl.agents`: tools that need approval, a tool that asks a person, an agent as a tool;
-  `llama_index_hitl.children`: runs within steps of other runs;
+- `llama_index_hitl.agents`: tools that need approval, a tool that asks a person, an agent as the
+  tool of another; `llama_index_hitl.children`: runs within steps of other runs;
 - `llama_index_hitl.runner` and `llama_index_hitl.stores`: runs that wait in a store, standing
   approvals (`runner.grants`) and spot checks (`runner.spot_checks`); `llama_index_hitl.snapshots`:
   paused runs by hand; `llama_index_hitl.effects`: what happens once;

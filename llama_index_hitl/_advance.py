@@ -32,7 +32,7 @@ from llama_index_hitl.events import (
     ReviewWithdrawEvent,
     Told,
 )
-from llama_index_hitl.migrations import Migration
+from llama_index_hitl.migrations import Migration, using_migrations
 from llama_index_hitl.models import Answer, Decision, Reviewer, ReviewRequest
 from llama_index_hitl.snapshots import PausedRun, fit, restore
 from llama_index_hitl.stores.protocol import Commit, Message, Run, Store
@@ -205,7 +205,12 @@ class Advancer:
         )
         refused: list[ReviewRefusedEvent] = []
         try:
-            with effects.active(), grants.active(), using_clock(self._clock):
+            with (
+                effects.active(),
+                grants.active(),
+                using_clock(self._clock),
+                using_migrations(self._migrations),
+            ):
                 handler = self._handler(run, paused, messages, refused)
         except Exception as error:  # noqa: BLE001 - such as a start event that lacks a field
             return Halt(error=error)

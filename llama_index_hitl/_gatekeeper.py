@@ -47,6 +47,7 @@ from llama_index_hitl.events import (
     ReviewUpdatedEvent,
     ReviewWithdrawEvent,
     RevisionsExhausted,
+    Told,
     feedback_in,
 )
 from llama_index_hitl.forms import check_decision, parse_answer, problems_of
@@ -287,9 +288,12 @@ class Gatekeeper:
         renamed since. Of an id that no gate knows the last one to see it says so.
         """
         request_id = str(getattr(event, "request_id", None))
-        name = request_id.rpartition("-")[0]
-        inline = name == INLINE_GATE and isinstance(event, ReviewResponseEvent)
-        if not known and (inline or is_waited_for(self._ctx, request_id)):
+        inline = request_id.rpartition("-")[0] == INLINE_GATE
+        if (
+            not known
+            and isinstance(event, Told)
+            and (inline or is_waited_for(self._ctx, request_id))
+        ):
             return False  # a step waits with the question, and takes its answers itself
         gates = self._gate.siblings(self._workflow)
         seen = state_of_run(_Unclaimed)

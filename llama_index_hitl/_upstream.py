@@ -44,6 +44,7 @@ from workflows.runtime.types.ticks import (
     TickSessionStart,
     TickStepResult,
 )
+from workflows.runtime.verbose import VerboseDecorator
 
 from llama_index_hitl.errors import SnapshotError, TimeoutWarning
 
@@ -396,6 +397,14 @@ def serialized(
 ) -> dict[str, Any]:
     """Return the context of a run that is idle, as `Context.to_dict` does, without rebuilding."""
     context = state.to_serialized(serializer)
+    for worker in context.workers.values():
+        # Counts changes of each buffer there ever was, for the calls of the step that are at work.
+        # None is; and there is a buffer for each question, so that this would grow for ever.
+        worker.collect_generations = {
+            name: count
+            for name, count in worker.collect_generations.items()
+            if worker.collected_events.get(name)
+        }
     store = _queues_of(handler).state_store
     context.state = {} if store is None else store.to_dict(serializer)
     return context.model_dump(mode="json")
@@ -438,15 +447,27 @@ async def stop(handler: WorkflowHandler) -> None:
 
 def _forget_run(handler: WorkflowHandler) -> None:
     """Let the same run id be used again in this process."""
-    runtime = handler._workflow.runtime
-    if isinstance(runtime, BasicRuntime):
+    runtime = _basic_runtime(handler._workflow)
+    if runtime is not None:
         runtime._queues.pop(handler.run_id, None)
 
 
 def is_live(workflow: Workflow, run_id: str) -> bool:
     """Tell whether a run with this id is under way in this process."""
-    runtime = workflow.runtime
-    return isinstance(runtime, BasicRuntime) and run_id in runtime._queues
+    runtime = _basic_runtime(workflow)
+    return runtime is not None and run_id in runtime._queues
+
+
+def runs_in_memory(workflow: Workflow) -> bool:
+    """Tell whether a workflow is on upstream's in-memory runtime, and no server has it."""
+    return _basic_runtime(workflow) is not None
+
+
+def _basic_runtime(workflow: Workflow) -> BasicRuntime | None:
+    runtime: object = workflow.runtime
+    if isinstance(runtime, VerboseDecorator):
+        runtime = runtime._decorated
+    return runtime if isinstance(runtime, BasicRuntime) else None
 
 
 def result_of(handler: WorkflowHandler) -> Any:

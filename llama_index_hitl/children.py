@@ -29,14 +29,16 @@ from llama_index_hitl._heard import Heard, stand_aside
 from llama_index_hitl._ledger import keep_newest, newest
 from llama_index_hitl._origin import Origin, check_can_wait, origin_of, starting_from
 from llama_index_hitl._plain import EVENT_GATE, WAIT_GATE
-from llama_index_hitl._siblings import at_work, others_at_rest
+from llama_index_hitl._siblings import others_at_rest
 from llama_index_hitl._upstream import (
     Execution,
     end_waiting,
     execution_of_step,
     forget_waiter,
+    has_completed,
     result_of,
     run_id_of,
+    runs_in_memory,
     state_of_run,
     step_of,
     stop,
@@ -66,6 +68,7 @@ from llama_index_hitl.events import (
 )
 from llama_index_hitl.forms import check_decision
 from llama_index_hitl.lifecycle import take_answer
+from llama_index_hitl.migrations import present_migrations
 from llama_index_hitl.models import (
     INLINE_GATE,
     RequestStatus,
@@ -106,7 +109,8 @@ async def run_child(
         The result of the inner run.
 
     Raises:
-        ChildError: This is not called within a step, or the step has ended.
+        ChildError: This is not called within a step, the step has ended, or a server has the very
+            instance of `workflow`.
         IncompatibleSnapshot: The inner run was paused by other code and does not fit `workflow`. No
             answer is consumed.
         UnserializableState: Something in the inner run would not survive the wait.
@@ -121,30 +125,36 @@ async def run_child(
         )
     heard.listen(ctx)
     heard.hear_all(execution)
+    if not runs_in_memory(workflow):
+        raise ChildError(
+            f"{_name_of(workflow)} is on {type(workflow.runtime).__name__}, which keeps its runs "
+            "itself. Give run_child an instance of its own that nothing else serves."
+        )
     place = heard.place_of(execution, f"child:{key}")
-    children = state_of_run(_Children).children
+    children = state_of_run(_Children)
     if not heard.takes_over(execution):
-        if place in children:
-            children[place].refuse_late(ctx, heard)
+        children.refuse_late(place, ctx, heard)
         await stand_aside(ctx, place)
-    child = children.setdefault(place, _Child(place))
+    child = children.at(place, execution)
     if not child.recall(ctx):
         await stand_aside(ctx, place)
+    call = heard.call(execution)
     try:
-        with at_work():
+        with call.at_work():
             await child.advance(ctx, workflow, execution, heard, inputs)
         while not child.ended:
+            await call.others()
             await others_at_rest()
             heard.listen(ctx)
             if heard.rests(execution) or not child.untold(heard):
                 child.wait(ctx, execution, heard)
-            with at_work():
+            with call.at_work():
                 await child.advance(ctx, workflow, execution, heard, inputs)
     finally:
         child.keep(ctx, execution)
     for waiter_id in child.waited:
         forget_waiter(execution, waiter_id)
-    return child.result(workflow)
+    return child.result(workflow, execution)
 
 
 def _execution() -> Execution:
@@ -158,7 +168,24 @@ class _Children:
     """The runs within the steps of one run, by their places, in one process."""
 
     def __init__(self) -> None:
-        self.children: dict[str, _Child] = {}
+        self._children: dict[str, tuple[_Child, Execution]] = {}
+
+    def at(self, place: str, execution: Execution) -> _Child:
+        """Return the child that has this place in a call of the step."""
+        self._children = {
+            known: (child, call)
+            for known, (child, call) in self._children.items()
+            if not has_completed(call)
+        }
+        child, _ = self._children.get(place, (None, None))
+        child = child or _Child(place)
+        self._children[place] = child, execution
+        return child
+
+    def refuse_late(self, place: str, ctx: Context[Any], heard: Heard) -> None:
+        """Refuse what has come too late for the child that has this place."""
+        if place in self._children:
+            self._children[place][0].refuse_late(ctx, heard)
 
 
 class _Child:
@@ -179,6 +206,7 @@ class _Child:
         self._is_kept = True
         self._paused: PausedRun | None = None
         self._closed: dict[str, ReviewRecord] = {}
+        self._ended_now: tuple[Execution, Any] | None = None
         self._lock = asyncio.Lock()
 
     # ----------------------------------------------------------------- what is kept
@@ -213,8 +241,9 @@ class _Child:
         self.waited = tuple(dict.fromkeys((*self.waited, *ids)))
         self._kept, self._is_kept = {"paused": paused.model_dump_json()}, False
 
-    def _end_with(self, workflow: Workflow, result: Any) -> None:
+    def _end_with(self, workflow: Workflow, execution: Execution, result: Any) -> None:
         self.ended, self._paused, self._is_kept = True, None, False
+        self._ended_now = execution, result
         try:
             self._kept = {"result": serializer_for(workflow).serialize(result)}
         except UnserializableState:
@@ -222,8 +251,10 @@ class _Child:
             # cannot be stored is found there, and told.
             self._kept = {"object": result}
 
-    def result(self, workflow: Workflow) -> Any:
-        """Return what it came to."""
+    def result(self, workflow: Workflow, execution: Execution) -> Any:
+        """Return what it came to: as it is the first time, then as it was kept."""
+        if self._ended_now is not None and self._ended_now[0] is execution:
+            return self._ended_now[1]
         if "object" in self._kept:
             return self._kept["object"]
         return serializer_for(workflow).deserialize(self._kept["result"])
@@ -242,25 +273,26 @@ class _Child:
         async with self._lock:
             if self.ended:
                 return
+            serializer = serializer_for(workflow)
             parent = origin_of(run_id_of(ctx))
             step = f"{_name_of(workflow_of(ctx))}.{step_of(execution)}"
             origin = Origin(parent.run_id, (*parent.path, step))
             if self._paused is None:
                 run_id = self._run_id(ctx, parent)
-                with sharing_effects(), starting_from(run_id, origin):
+                with sharing_effects(serializer), starting_from(run_id, origin):
                     handler = workflow.run(run_id=run_id, **inputs)
-                    await self._drive(ctx, workflow, handler)
+                    await self._drive(ctx, workflow, execution, handler)
                 return
             if not (told := self.untold(heard)):
                 return
             accepted = self._accepted(ctx, told)
             if accepted:
-                fitting = fit(workflow, self._paused)
+                fitting = fit(workflow, self._paused, present_migrations())
                 refused: list[ReviewRefusedEvent] = []
                 # The outer run may have come by another id since, on another runtime.
-                with sharing_effects(), starting_from(self._paused.run_id, origin):
+                with sharing_effects(serializer), starting_from(self._paused.run_id, origin):
                     handler = restore(workflow, fitting, accepted, refused=refused)
-                    await self._drive(ctx, workflow, handler)
+                    await self._drive(ctx, workflow, execution, handler)
                 for event in refused:
                     ctx.write_event_to_stream(event)
             # Only now: if the inner run fails, and the step is tried again, they are told again.
@@ -272,13 +304,19 @@ class _Child:
         """Return its id: the same when the outer run is begun again after a crash."""
         return f"{parent.run_id[:_ID_LIMIT]}-{digest_of([run_id_of(ctx), self.place])[:16]}"
 
-    async def _drive(self, ctx: Context[Any], workflow: Workflow, handler: WorkflowHandler) -> None:
+    async def _drive(
+        self,
+        ctx: Context[Any],
+        workflow: Workflow,
+        execution: Execution,
+        handler: WorkflowHandler,
+    ) -> None:
         seen: list[Any] = []
         showing = asyncio.create_task(self._show(ctx, handler, seen))
         try:
             state = await until_idle(handler)
             if state is None:
-                self._end_with(workflow, result_of(handler))
+                self._end_with(workflow, execution, result_of(handler))
                 return
             paused = snapshot(handler, state, streamed=seen, clock=_clock_of(workflow))
             if not paused.requests:
@@ -344,7 +382,11 @@ class _Child:
 
     def refuse_late(self, ctx: Context[Any], heard: Heard) -> None:
         """Refuse what has come for requests that are closed, but for answers that were taken."""
+        paused = self._paused.requests if self._paused is not None else ()
+        open_ids = {request.request_id for request in paused}  # perhaps just being told
         for request_id, record in self._closed.items():
+            if request_id in open_ids:
+                continue
             for answer in heard.unheard(request_id):
                 try:
                     take_answer(record, answer)

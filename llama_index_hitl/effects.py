@@ -16,6 +16,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
@@ -71,6 +72,12 @@ class EffectLedger:
             yield
         finally:
             _LEDGER.reset(token)
+
+    def written_with(self, serializer: JsonSerializer) -> EffectLedger:
+        """Return the same ledger, with results written and read by another serializer."""
+        same = copy(self)
+        same._serializer = serializer  # noqa: SLF001 - one of its own class
+        return same
 
     async def once(
         self,
@@ -230,9 +237,16 @@ _LEDGER: ContextVar[EffectLedger | _InProcess | None] = ContextVar(
 
 
 @contextmanager
-def sharing_effects() -> Iterator[None]:
-    """Let runs that a step starts in the block have the ledger of the step's own run."""
-    token = _LEDGER.set(_LEDGER.get() or state_of_run(_InProcess))
+def sharing_effects(serializer: JsonSerializer) -> Iterator[None]:
+    """Let a run that a step starts in the block have the ledger of the step's own run.
+
+    Args:
+        serializer: That of the inner run: what its effects give may be of its own types.
+    """
+    ledger = _LEDGER.get()
+    if isinstance(ledger, EffectLedger):
+        ledger = ledger.written_with(serializer)
+    token = _LEDGER.set(ledger or state_of_run(_InProcess))
     try:
         yield
     finally:

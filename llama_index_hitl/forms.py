@@ -297,7 +297,7 @@ def _from_text(request: ReviewRequest, raw: str) -> dict[str, Any]:
     text = raw.strip()
     if text.startswith("{"):
         try:
-            loaded = json.loads(text, object_pairs_hook=_each_once)
+            loaded = json_in(text)
         except (ValueError, RecursionError) as error:
             problem = FieldProblem("", f"this is not JSON: {error}")
             raise InvalidAnswer(request.request_id, [problem]) from None
@@ -309,8 +309,17 @@ def _from_text(request: ReviewRequest, raw: str) -> dict[str, Any]:
     return form
 
 
+def json_in(text: str) -> JsonValue:
+    """Return what a JSON text holds.
+
+    Raises:
+        ValueError: It is no JSON, or says two things about one field, of which the last would win.
+        RecursionError: It is nested too deeply.
+    """
+    return cast("JsonValue", json.loads(text, object_pairs_hook=_each_once))
+
+
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object that says two things about one field; the last would win otherwise."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
@@ -446,7 +455,7 @@ def _parsed(text: str, widget: Widget) -> JsonValue:
             return int(text)
         if widget == "number":
             return float(text)
-        return cast("JsonValue", json.loads(text))
+        return json_in(text)
     except (ValueError, KeyError, RecursionError):
         wanted = {"boolean": "true or false", "integer": "a whole number", "number": "a number"}
         raise ValueError(f"this must be {wanted.get(widget, 'JSON')}") from None

@@ -229,20 +229,19 @@ async def _first_valid(
     requirements = {"request_id": request_id}
     woken_by = event_for_waiter(execution, request_id)
     session.hear(woken_by)
-    rested = False
-    while not rested or session.waiting(request_id):
-        for answer in session.unheard(request_id):
-            try:
-                return _resolve(question, request, answer)
-            except AnswerRefused as error:
-                _refuse(ctx, error, answer)
-            except RecursionError:
-                problem = FieldProblem("", "this is nested too deeply")
-                _refuse(ctx, InvalidAnswer(request_id, [problem]), answer)
-        await others_at_rest()
+    if not session.waiting(request_id):
+        await session.settled(execution)
         session.listen(ctx)
-        rested = True
+    for answer in session.unheard(request_id):
+        try:
+            return _resolve(question, request, answer)
+        except AnswerRefused as error:
+            _refuse(ctx, error, answer)
+        except RecursionError:
+            problem = FieldProblem("", "this is nested too deeply")
+            _refuse(ctx, InvalidAnswer(request_id, [problem]), answer)
     check_can_wait(ctx)
+    await others_at_rest()
     session.rest(execution)
     if woken_by is not None:
         keep_waiting(ReviewResponseEvent, request_id, requirements)
@@ -316,8 +315,9 @@ def _request(ctx: Context[Any], question: Question, place: str, clock: Clock) ->
 
 
 def _what_is_asked(request: ReviewRequest) -> str:
-    # Of questions that older versions asked the workflow is not known.
-    own = {"request_id", "run_id", "workflow", "created_at", "digest"}
+    # Of questions that older versions asked the workflow is not known; and what leads to the run
+    # may have been given other names since.
+    own = {"request_id", "run_id", "workflow", "path", "created_at", "digest"}
     return digest_of(request.model_dump(mode="json", exclude=own))
 
 

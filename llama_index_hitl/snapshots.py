@@ -77,7 +77,7 @@ from llama_index_hitl.events import (
 from llama_index_hitl.forms import check_decision, problems_of
 from llama_index_hitl.gates import gates_of
 from llama_index_hitl.lifecycle import open_record, take_answer
-from llama_index_hitl.migrations import Migration, Waited, apply
+from llama_index_hitl.migrations import Migration, Waited, apply, using_migrations
 from llama_index_hitl.models import (
     UNCHECKED,
     Answer,
@@ -596,7 +596,8 @@ def resume(
         check_decision(record.request, answer.decision)
         records[answer.request_id] = take_answer(record, answer)
     told = [ReviewResponseEvent(answer=answer) for answer in answers]
-    return restore(workflow, fitting, told, types=types)
+    with using_migrations(migrations):
+        return restore(workflow, fitting, told, types=types)
 
 
 def fit(

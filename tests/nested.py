@@ -10,14 +10,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from durable import Plain
+from durable import NOON, Plain
 from workflows import Context, Workflow, step
 from workflows.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 
-from llama_index_hitl import Approved, Question, Review, ask
+from llama_index_hitl import Approve, Approved, Question, Review, ask
 from llama_index_hitl.children import run_child
 from llama_index_hitl.effects import once
 from llama_index_hitl.rules import always
+from llama_index_hitl.runner import Runner
+from llama_index_hitl.stores import Store
+from llama_index_hitl.testing import ManualClock
 from llama_index_hitl.testing.faults import reach
 
 DONE: list[str] = []
@@ -59,8 +62,14 @@ class Hotel(Workflow):
     @step
     async def book(self, ev: Approved) -> StopEvent:
         booking = ev.subject
+
+        def effect() -> str:
+            booked = note(f"book {booking.city}", booking.ledger)
+            reach("while the room is booked")
+            return booked
+
         reach("before the room is booked")
-        room = await once(ev.effect_key, lambda: note(f"book {booking.city}", booking.ledger))
+        room = await once(ev.effect_key, effect)
         reach("after the room is booked")
         return StopEvent(result=room)
 
@@ -225,3 +234,14 @@ for cls in (Committee, Passing, Visa, Greeter, Plain, Failing):
 def workflows() -> dict[str, Any]:
     """Return them as a fresh process would make them."""
     return {name: make(timeout=None) for name, make in WORKFLOWS.items()}
+
+
+async def one_trip(store: Store, run_id: str, ledger: str, later: str = "0") -> Any:
+    """Start a trip, approve the hotel in the run within it, and go on to the end."""
+    clock = ManualClock(NOON + timedelta(hours=float(later)))
+    runner = Runner(store, workflows(), clock=clock)
+    await runner.start("trip", run_id=run_id, inputs={"ledger": ledger})
+    for record in await runner.pending(run_id=run_id):
+        await runner.answer(record.request_id, Approve(), by="alice")
+    await runner.advance(run_id)
+    return await runner.result(run_id)

@@ -139,7 +139,6 @@ async def test_a_changed_inner_agent_fails_the_run_and_not_the_conversation():
     handler = resume(boss(inner=Trip(timeout=None)), paused, [yes])
     with pytest.raises(IncompatibleSnapshot):
         await handler
-    assert str(await resume(boss(), paused, [yes])) == "All is done."
 
 
 def test_a_tool_needs_a_name_and_a_description():

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import nested
 import pytest
+from crash_scenarios import lines_of
 from durable import NOON, kinds, runner_on
 from flows import Live, codes, made, of_kind
-from nested import Hotel, Progress, Trip, within
+from llama_agents.server import WorkflowServer
+from nested import Hotel, Progress, Trip, note, within
 from workflows import Context, Workflow, step
-from workflows.events import StartEvent, StopEvent
+from workflows.events import Event, StartEvent, StopEvent
+from workflows.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 
 from llama_index_hitl import (
     Answer,
@@ -28,22 +32,42 @@ from llama_index_hitl import (
 )
 from llama_index_hitl.children import run_child
 from llama_index_hitl.clock import utc_now
+from llama_index_hitl.effects import once
 from llama_index_hitl.errors import (
     ChildError,
     ChildNotBridged,
+    EffectInDoubt,
     IncompatibleSnapshot,
     NothingAsked,
     UnknownRequest,
 )
-from llama_index_hitl.events import ReviewRequestEvent, ReviewResponseEvent, ReviewUpdatedEvent
+from llama_index_hitl.events import (
+    ReviewDeadlineEvent,
+    ReviewRequestEvent,
+    ReviewResponseEvent,
+    ReviewUpdatedEvent,
+    ReviewWithdrawEvent,
+)
+from llama_index_hitl.gates import gates_of
+from llama_index_hitl.migrations import Migration
 from llama_index_hitl.models import Respond, ReviewRecord
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.snapshots import PausedRun, pause, resume
-from llama_index_hitl.stores.protocol import Store
+from llama_index_hitl.stores import MemoryStore, SqlStore, Store
 from llama_index_hitl.testing import ManualClock
+from llama_index_hitl.testing.crashes import CrashLab
+from llama_index_hitl.testing.faults import Point
 
 Start = Callable[..., Live]
 BOARD = [Reviewer(id=name, roles=("board",)) for name in ("ann", "bea", "cat")]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """Two stores; that all of them do the same is tested elsewhere."""
+    opened = MemoryStore() if request.param == "memory" else SqlStore(str(tmp_path / "hitl.db"))
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture(autouse=True)
@@ -231,8 +255,6 @@ async def test_a_gate_of_the_parent_does_not_speak_for_a_child(start_asking: Sta
 async def test_time_and_withdrawal_reach_a_child(start_asking: Start):
     live = start_asking(made(nested.Gathered))
     first, second = await live.open()
-    from llama_index_hitl.events import ReviewDeadlineEvent, ReviewWithdrawEvent
-
     late = first.request.deadline
     await live.tell(ReviewDeadlineEvent(request_id=first.request_id, at=late))
     await live.tell(
@@ -349,6 +371,32 @@ async def test_a_child_that_nobody_can_wake_is_an_error():
 
     with pytest.raises(NothingAsked):
         await within(Stuck)(timeout=None).run()
+
+
+async def test_a_served_instance_is_no_child():
+    served = Hotel(timeout=None)
+    WorkflowServer().add_workflow("hotel", served)
+
+    class Outer(Workflow):
+        @step
+        async def run_it(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await run_child(ctx, served, city="Rome"))
+
+    with pytest.raises(ChildError, match="of its own"):
+        await Outer(timeout=None).run()
+
+
+async def test_a_child_may_be_verbose(done: list[str], capsys: Any):
+    class Outer(Workflow):
+        @step
+        async def run_it(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            child = Hotel(timeout=None, verbose=True)
+            return StopEvent(result=await run_child(ctx, child, city="Rome"))
+
+    paused = await pause(Outer(timeout=None, verbose=True).run())
+    again = resume(Outer(timeout=None, verbose=True), paused, approve(paused))
+    assert await again == "book Rome"
+    assert done == ["look in Rome", "book Rome"]
 
 
 async def test_a_child_belongs_into_a_step():
@@ -529,3 +577,145 @@ async def test_plain_children_in_a_store(store: Store, name: str):
     (record,) = await parked_runner(store).pending()
     await answer(store, record, Respond(response="Ada"))
     assert await parked_runner(store).result("run") == "Hello, Ada!"
+
+
+async def test_a_migration_reaches_a_child(monkeypatch: pytest.MonkeyPatch, done: list[str]):
+    paused = await pause(Trip(timeout=None).run())
+
+    class Renamed(Workflow):
+        @step
+        async def look(self, ctx: Context, ev: StartEvent) -> nested.Booking:
+            raise AssertionError("it has looked before")
+
+        consent = Review(nested.Booking, reviewers="alice", editable=True)
+
+        @step
+        async def book(self, ev: Approved) -> StopEvent:
+            return StopEvent(result=note(f"book {ev.subject.city}"))
+
+    monkeypatch.setattr(nested, "Hotel", Renamed)
+    migration = Migration(
+        Renamed.__name__,
+        to_version="2",
+        rename_steps={
+            gates_of(Hotel)["approval"].step_name: gates_of(Renamed)["consent"].step_name
+        },
+    )
+    again = resume(
+        Trip(timeout=None), through_text(paused), approve(paused), migrations=[migration]
+    )
+    assert await again == "trip: book Rome"
+    assert done == ["look in Rome", "book Rome"]
+
+
+async def test_an_effect_of_a_child_may_give_what_only_the_child_knows(store: Store):
+    runner = Runner(store, {"outer": within(only_here())(timeout=None)})
+    run = await runner.start("outer")
+    assert await runner.result(run.run_id) == 3
+
+
+def only_here() -> type[Workflow]:
+    class Quote(Event):
+        amount: int
+
+    class Pricing(Workflow):
+        snapshot_types = (Quote,)
+
+        @step
+        async def work(self, ev: StartEvent) -> StopEvent:
+            quote = await once("price:1", lambda: Quote(amount=3))
+            return StopEvent(result=quote.amount)
+
+    return Pricing
+
+
+async def test_an_effect_before_the_wait_happens_once_in_one_process(done: list[str]):
+    class Careful(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await once("reserve", lambda: note("reserve"))
+            said = await ask(ctx, Question(title="Go on?"))
+            return StopEvent(result=said.approved)
+
+    live = Live(made(within(Careful)))
+    (asked,) = await live.open()
+    await live.tell(asked.answer(Approve(), by="alice"))
+    assert await live.result() is True
+    assert done == ["reserve"]
+
+
+async def test_a_child_that_fails_is_tried_again_with_the_same_answer(done: list[str]):
+    class Flaky(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            said = await ask(ctx, Question(title="Go on?"))
+            if len(done) < 2:
+                note("failed")
+                raise ConnectionError("not now")
+            return StopEvent(result=said.approved)
+
+    class Outer(Workflow):
+        @step(retry_policy=retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(5)))
+        async def run_it(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await run_child(ctx, Flaky(timeout=None)))
+
+    live = Live(made(Outer))
+    (asked,) = await live.open()
+    yes = asked.answer(Approve(), by="alice")
+    await live.tell(yes, yes)
+    assert await live.result() is True
+    assert done == ["failed", "failed"]
+
+
+# --------------------------------------------------------------------------- processes that die
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[CrashLab]:
+    with CrashLab() as lab:
+        yield lab
+
+
+async def test_promise_07_a_process_that_dies_loses_nothing_of_a_child(
+    lab: CrashLab, tmp_path: Path
+):
+    url, ledgers = str(tmp_path / "hitl.db"), str(tmp_path)
+    clock = ManualClock(NOON + timedelta(hours=1))
+    deaths = (
+        {"when": "after", "at": Point.PARK},
+        {"when": "after", "at": Point.ANSWER},
+        {"when": "before", "at": "before the room is booked"},
+        {"when": "before", "at": "after the room is booked"},
+        {"when": "before", "at": Point.FINISH},
+    )
+    store = SqlStore(url)
+    for number, death in enumerate(deaths):
+        run_id = f"run-{number}"
+        ledger = f"{ledgers}/{run_id}"
+        scenario = ("nested:one_trip", url, run_id, ledger)
+        died = await lab.play(*scenario, die=death["when"], at=death["at"])
+        assert died.killed, death
+        await parked_runner(store, clock).recover()
+        assert not await parked_runner(store, clock).effects_in_doubt()
+        again = await lab.play(*scenario, "2")
+        assert again.result == "trip: book Rome", death
+        assert lines_of(ledger) == ["look in Rome", "book Rome"], death
+    await store.close()
+
+
+async def test_an_effect_of_a_child_that_was_cut_off_is_in_doubt(lab: CrashLab, tmp_path: Path):
+    url, ledger = str(tmp_path / "hitl.db"), str(tmp_path / "ledger")
+    store, clock = SqlStore(url), ManualClock(NOON + timedelta(hours=1))
+    died = await lab.play(
+        "nested:one_trip", url, "run", ledger, die="before", at="while the room is booked"
+    )
+    assert died.killed
+    (run,) = await parked_runner(store, clock).recover()
+    assert run.error["type"] == EffectInDoubt.__name__
+    (effect,) = await store.effects(run_id="run")
+    runner = parked_runner(store, clock)
+    await runner.settle(effect.key, by="operator", happened=True, result="book Rome")
+    await runner.retry("run", by="operator")
+    assert await runner.result("run") == "trip: book Rome"
+    assert lines_of(ledger) == ["look in Rome", "book Rome"]
+    await store.close()

@@ -94,6 +94,23 @@ def test_a_report_is_written_from_accepted_research() -> None:
     assert "As asked: costs." in run.stdout
 
 
+def test_a_plan_is_shown_whole_and_one_of_its_transfers_refused() -> None:
+    said = "respond\napprove\n\napprove\n\nrefuse\ntoo dear\n\n"
+    run = hitl("demo", "banking", typed=said)
+    assert run.returncode == 0, run.stderr
+    assert "transfer 500.00 to Alice (to be confirmed: it is above 100)" in run.stdout
+    assert "PARTLY APPROVED" in run.stdout
+    assert "2. transfer 50.00 to Bob: done (transfer of 50.00 to Bob; the balance" in run.stdout
+    assert run.stdout.endswith("3. transfer 500.00 to Alice: refused by you (too dear)\n")
+
+
+def test_a_small_transfer_asks_nobody() -> None:
+    run = hitl("demo", "banking", "--topic", "deposit 20, then 100 to Bob", typed="")
+    assert run.returncode == 0, run.stderr
+    assert "2. transfer 100.00 to Bob: done" in run.stdout
+    assert "the balance is 920.00" in run.stdout
+
+
 def test_nothing_is_approved_by_empty_lines_or_by_leaving(tmp_path: Path) -> None:
     out = tmp_path / "out.md"
     run = hitl("demo", "--out", str(out), typed="\n\nyes\n")
@@ -287,6 +304,28 @@ def test_a_parked_run_that_is_rejected_ends_without_a_text(tmp_path: Path) -> No
     ended = here(tmp_path, *typed(parked, "--resume"), "--out", "out.py")
     assert "REJECTED at version 1" in ended.stdout
     assert not (tmp_path / "out.py").exists()
+
+
+def test_a_parked_plan_moves_money_once_when_it_is_approved(tmp_path: Path) -> None:
+    parked = here(tmp_path, "demo", "banking", "--pause").stdout
+    here(tmp_path, *typed(parked, " approve"), "--by", "ann")
+    resume = typed(parked, "--resume")
+    for _ in range(2):
+        ended = here(tmp_path, *resume)
+        assert ended.exit_code == 0, ended.stderr
+        assert "APPROVED at version 1" in ended.stdout
+        assert "the balance is 450.00" in ended.stdout
+    again = here(tmp_path, "demo", "banking", "--pause", "--topic", "balance").stdout
+    assert "the balance is 450.00" in again
+
+
+def test_a_response_that_says_two_things_about_one_action_is_wrong_usage(tmp_path: Path) -> None:
+    parked = here(tmp_path, "demo", "banking", "--pause", "--topic", "500 to Bob").stdout
+    respond = typed(parked, " respond")
+    respond[respond.index("RESPONSE")] = '{"action_1": "refuse", "action_1": "approve"}'
+    run = here(tmp_path, *respond)
+    assert run.exit_code == 2
+    assert "'action_1' is there twice" in run.stderr
 
 
 def test_an_own_file_is_parked_in_the_store_that_was_named(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from flows import (
@@ -24,7 +24,7 @@ from flows import (
     statuses,
     transfers,
 )
-from pydantic import BaseModel, Field, field_serializer
+from pydantic import AfterValidator, BaseModel, Field, create_model, field_serializer
 from workflows import Context, Workflow, catch_error, step
 from workflows.errors import WorkflowValidationError
 from workflows.events import (
@@ -1096,6 +1096,38 @@ def test_a_gate_does_not_hide_a_step():
             def review_gate(self) -> None: ...
 
     assert "review_gate is in the way" in _said(raised.value)
+
+
+async def test_a_response_has_a_model_of_its_own_for_each_event(start: Start):
+    def guess(_: Workflow, ev: Question) -> type[BaseModel]:
+        def short(value: str) -> str:
+            assert len(value) < len(ev.text)
+            return value
+
+        kind = Annotated[str, AfterValidator(short)]
+        return create_model("Guess", word=(kind, Field(title=ev.text)))
+
+    class Guessing(Workflow):
+        @step
+        async def pose(self, ev: StartEvent) -> Question:
+            return Question(text="Which word?")
+
+        word = Review(Question, response=guess, responded=Responded, rejected=Rejected)
+
+        @step
+        async def use(self, ev: Responded | Rejected) -> StopEvent:
+            return StopEvent(result=ev.response)
+
+    live = start(made(Guessing))
+    (request,) = await live.open()
+    assert request.request.response_schema["properties"]["word"]["title"] == "Which word?"
+    # The first does not fit the schema; the second only what the model knows beyond it.
+    for wrong in ({"word": 5}, {"word": "much too long for that"}):
+        said = await live.tell(request.answer(Respond(response=wrong), by="erin"))
+        (refusal,) = of_kind(said, ReviewRefusedEvent)
+        assert refusal.problems[0].field == "response.word"
+    await live.tell(request.answer(Respond(response={"word": "tea"}), by="erin"))
+    assert await live.result() == {"word": "tea"}
 
 
 class Published(StopEvent):

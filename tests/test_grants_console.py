@@ -86,6 +86,12 @@ def test_nothing_but_the_word_at_the_end_grants_or_approves(lines: list[str]) ->
     assert decide(*lines)[0] is None
 
 
+def test_enter_is_no_answer_to_what_shall_happen_without_asking() -> None:
+    decision, shown = decide("always", "", "any", "", "", "", "", "always")
+    assert decision == Approve(grant=GrantTerms())
+    assert "Without asking, from now on is needed." in shown
+
+
 def test_what_is_wrong_with_the_terms_is_said_where_it_is_typed() -> None:
     decision, shown = decide(
         "always", "all", "any", "Friday", "", "none", "", "49", "50", "", "always"

@@ -21,6 +21,7 @@ from llama_index_hitl import (
     Reviewer,
     ask,
 )
+from llama_index_hitl._grantbook import StoredGrants
 from llama_index_hitl.audit import AuditKind, verify
 from llama_index_hitl.authorizers import Action
 from llama_index_hitl.errors import (
@@ -30,6 +31,7 @@ from llama_index_hitl.errors import (
     NotAllowed,
     UnknownGrant,
 )
+from llama_index_hitl.grants import GuardedCall
 from llama_index_hitl.models import GrantOffer, GrantTerms
 from llama_index_hitl.stores import Commit, GrantQuery, MemoryStore, Store
 from llama_index_hitl.testing import ManualClock
@@ -95,6 +97,22 @@ async def test_the_grant_and_its_use_are_on_record(store: Store) -> None:
         "used": 1,
         "spent": {"amount": "49.25"},
     }
+
+
+async def test_what_must_not_be_on_record_is_left_out_there_too() -> None:
+    def without_amounts(kind: Any, data: Any) -> Any:
+        hidden = ("terms", "spent") if str(kind).startswith("grant") else ()
+        details = {k: v for k, v in data.get("details", {}).items() if k not in hidden}
+        return {**data, "details": details}
+
+    runner = runner_on(MemoryStore(), redact=without_amounts)
+    grant = await grant_by_answer(runner, in_total={"amount": 99})
+    await transfer(runner, "second", 49)
+    await runner.grants.revoke(grant.grant_id, by="ann", reason="enough")
+    entries = [r.entry for key in ("first", "second") for r in await runner.history(key)]
+    about = {e.kind: e.details for e in entries if e.kind.startswith("grant")}
+    assert set(about) == {"granted", "grant_used", "grant_revoked"}
+    assert not any(details.keys() & {"terms", "spent"} for details in about.values())
 
 
 async def test_the_same_answer_again_gives_no_second_grant(store: Store) -> None:
@@ -285,6 +303,19 @@ async def test_a_replay_with_other_arguments_is_not_covered_by_the_use_before() 
     assert (await runner.grants.get(grant.grant_id)).used == 1
 
 
+@pytest.mark.parametrize(
+    "amount", [[[[]]] * 3 + [object()], float("nan"), 10**5_000], ids=["object", "NaN", "huge"]
+)
+async def test_a_call_that_nobody_could_know_again_is_not_covered(amount: Any) -> None:
+    runner = runner_on(MemoryStore())
+    grant = await give(runner)
+    call = GuardedCall.model_construct(
+        tool="transfer", version="v1", agent="teller", arguments={"amount": amount}
+    )
+    assert await Book(runner, "run").use_call(call, key="hostile") is None
+    assert (await runner.grants.get(grant.grant_id)).used == 0
+
+
 async def test_what_lapses_first_is_used_first() -> None:
     runner = runner_on(MemoryStore())
     terms = {
@@ -315,17 +346,16 @@ class Book:
     """The grants in a runner's store, as a step of a run finds them."""
 
     def __init__(self, runner: Any, run_id: str) -> None:
-        from llama_index_hitl._grantbook import StoredGrants
-
         self._book = StoredGrants(
             runner.store, runner._outbox, run_id, workflow="bank", owner="me", clock=runner._clock
         )
 
     async def use(self, amount: Any, *, key: str) -> Any:
-        from llama_index_hitl.grants import GuardedCall
-
         arguments = {"amount": amount, "to": "Bob"}
         call = GuardedCall(tool="transfer", version="v1", agent="teller", arguments=arguments)
+        return await self.use_call(call, key=key)
+
+    async def use_call(self, call: GuardedCall, *, key: str) -> Any:
         return await self._book.use(call, key=key)
 
 

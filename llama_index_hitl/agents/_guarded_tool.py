@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from workflows import Context
 
 from llama_index_hitl._grantbook import present_book
-from llama_index_hitl._heard import ends_by_waiting, stand_aside
+from llama_index_hitl._heard import Heard, ends_by_waiting, stand_aside
 from llama_index_hitl._ledger import recalled, remembered_from_now_on
 from llama_index_hitl._models_of_code import AnswerModels
 from llama_index_hitl._siblings import at_work, others_at_rest
@@ -144,6 +144,7 @@ class GuardedTool(FunctionTool):
             return await self._guarded(ctx, raw)
         except WAITS:
             await others_at_rest()
+            await state_of_run(Heard).settled(execution_of_step())
             raise
 
     async def _guarded(self, ctx: Context[Any], raw: dict[str, Any]) -> ToolOutput:

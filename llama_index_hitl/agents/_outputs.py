@@ -79,10 +79,15 @@ def with_edit(output: ToolOutput, before: Arguments, after: Arguments) -> ToolOu
     )
     if not changes:
         return output
-    note = TextBlock(
-        text=f"A person changed the arguments before the call ({changes}). Result of that call:"
+    note = f"A person changed the arguments before the call ({changes}). Result of that call:"
+    # In one block with the result: some models' clients join blocks without anything in between.
+    first, *others = output.blocks or [TextBlock(text="")]
+    blocks = (
+        [TextBlock(text=f"{note}\n{first.text}"), *others]
+        if isinstance(first, TextBlock)
+        else [TextBlock(text=note), *output.blocks]
     )
-    return output.model_copy(update={"blocks": [note, *output.blocks]})
+    return output.model_copy(update={"blocks": blocks})
 
 
 def _value(value: Any) -> str:

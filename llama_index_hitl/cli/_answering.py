@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index_hitl.cli._failures import Misused
 from llama_index_hitl.clock import utc_now
 from llama_index_hitl.errors import InvalidTransition
-from llama_index_hitl.forms import decisions_of, fields_of, parse_answer
+from llama_index_hitl.forms import decisions_of, fields_of, json_in, parse_answer
 from llama_index_hitl.models import DecisionKind, RequestStatus
 
 if TYPE_CHECKING:
@@ -115,10 +114,12 @@ def _response(request: ReviewRequest, text: str) -> Any:
     if "response" in names:
         return text
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return json_in(text)
+    except (ValueError, RecursionError) as error:
         listed = ", ".join(name.removeprefix("response.") for name in names[:-1])
-        raise Misused(f"--response must be a JSON object with: {listed}; or use --set.") from None
+        raise Misused(
+            f"--response must be a JSON object with: {listed}; or use --set. It is not: {error}."
+        ) from None
 
 
 async def decide(runner: Runner, record: ReviewRecord, said: Said) -> Receipt:

@@ -27,7 +27,9 @@ asked to decide. Requests that are closed, earlier drafts, and questions that we
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from workflows.context.context_types import CURRENT_SERIALIZED_VERSION
@@ -44,7 +46,33 @@ from llama_index_hitl.migrations._migration import (
 )
 from llama_index_hitl.migrations._requests import OpenRequests
 
-__all__ = ["Fields", "Migrated", "Migration", "MigrationError", "Waited", "apply"]
+__all__ = [
+    "Fields",
+    "Migrated",
+    "Migration",
+    "MigrationError",
+    "Waited",
+    "apply",
+    "present_migrations",
+    "using_migrations",
+]
+
+_PRESENT: ContextVar[tuple[Migration, ...]] = ContextVar("llama_index_hitl_migrations", default=())
+
+
+def present_migrations() -> tuple[Migration, ...]:
+    """Return those that the run which is at work here was resumed with."""
+    return _PRESENT.get()
+
+
+@contextmanager
+def using_migrations(migrations: Iterable[Migration]) -> Iterator[None]:
+    """Let runs within a run that is resumed in the block be migrated too."""
+    token = _PRESENT.set(tuple(migrations))
+    try:
+        yield
+    finally:
+        _PRESENT.reset(token)
 
 
 def apply(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import BaseModel, Field, model_validator
 from workflows.events import Event
@@ -210,72 +210,67 @@ def decided(reports: Reports, ev: Event) -> Reports:
     if not isinstance(ev, ReviewOutcomeEvent):
         return reports
     by = tuple(dict.fromkeys(answer.by.id for answer in decisions_in(ev)))
-    numbers = [ev.proposal.number] if isinstance(ev.proposal, ActionProposed) else None
+    shown = _shown(ev)
     asked = [
         report.updated(decided_by=by)
         for report in reports
-        if report.status is ActionStatus.PENDING and (numbers is None or report.number in numbers)
+        if report.status is ActionStatus.PENDING and (shown.whole or report.number in shown.actions)
     ]
     if not asked:
         return reports  # settled meanwhile: one before it was not done
-    match ev:
-        case Approved():
-            return replaced(reports, *_approved(asked, ev, by))
-        case Responded(response=response):
-            return replaced(reports, *(_chosen(r, ev, response) for r in asked))
-        case Expired():
-            status = ActionStatus.EXPIRED
-        case _:
-            status = ActionStatus.REFUSED
+    if isinstance(ev, Approved | Responded):
+        return replaced(reports, *_chosen(asked, shown.actions, ev, by))
+    status = ActionStatus.EXPIRED if isinstance(ev, Expired) else ActionStatus.REFUSED
     reason = ev.feedback or ("" if by else ev.outcome.reason)
     return replaced(reports, *(r.updated(status=status, reason=reason) for r in asked))
 
 
-def _approved(
-    asked: Sequence[ActionReport], ev: Approved, by: tuple[str, ...]
-) -> list[ActionReport]:
-    """Return the actions as they were approved; what an edit has taken out was refused."""
+class _Shown(NamedTuple):
+    """What was decided on: actions as they were shown or edited, by number."""
+
+    whole: bool
+    actions: dict[int, BaseModel]
+
+
+def _shown(ev: ReviewOutcomeEvent) -> _Shown:
     proposal: Any = ev.proposal
     if isinstance(proposal, ActionProposed):
-        effective = {proposal.number: proposal.action}
-    else:
-        effective = {p.number: p.action for p in proposal.plan.actions}
-    known = {report.number: report for report in asked}
-    out = [
-        r.updated(status=ActionStatus.REFUSED, reason="taken out of the plan")
-        for r in asked
-        if r.number not in effective
-    ]
-    return [*out, *(_allowed(known.get(n), n, a, ev, by) for n, a in effective.items())]
+        return _Shown(whole=False, actions={proposal.number: proposal.action})
+    return _Shown(whole=True, actions={p.number: p.action for p in proposal.plan.actions})
 
 
-def _allowed(
-    report: ActionReport | None,
-    number: int,
-    action: BaseModel,
-    ev: ReviewOutcomeEvent,
+def _chosen(
+    asked: Sequence[ActionReport],
+    actions: Mapping[int, BaseModel],
+    ev: Approved | Responded,
     by: tuple[str, ...],
-) -> ActionReport:
-    data, summary = action.model_dump(mode="json"), summary_of(action)
-    if report is None:
-        report = ActionReport(
+) -> Iterator[ActionReport]:
+    """Yield the actions as they were approved or refused; what an edit has taken out is refused."""
+    known = {report.number: report for report in asked}
+    for number in known.keys() - actions.keys():
+        reason = "taken out of the plan"
+        yield known[number].updated(status=ActionStatus.REFUSED, reason=reason)
+    for number, action in actions.items():
+        data, summary = action.model_dump(mode="json"), summary_of(action)
+        added = ActionReport(
             number=number, summary=summary, proposed=None, action=data, decided_by=by
         )
-    return report.updated(
-        summary=summary,
-        action=data,
-        status=ActionStatus.APPROVED,
-        effect_key=f"{ev.request_id}:{number}",
-    )
+        report = known.get(number, added).updated(summary=summary, action=data)
+        if _approves(ev, number):
+            key = f"{ev.request_id}:{number}"
+            yield report.updated(status=ActionStatus.APPROVED, effect_key=key)
+        else:
+            reason = _said(ev, f"comment_{number}") or ""
+            yield report.updated(status=ActionStatus.REFUSED, reason=reason)
 
 
-def _chosen(report: ActionReport, ev: ReviewOutcomeEvent, response: Any) -> ActionReport:
-    """Return an action as it was approved or refused among others; only `approve` approves."""
-    reason = response.get(f"comment_{report.number}") or ""
-    if response.get(f"action_{report.number}") == "approve":
-        key = f"{ev.request_id}:{report.number}"
-        return report.updated(status=ActionStatus.APPROVED, effect_key=key)
-    return report.updated(status=ActionStatus.REFUSED, reason=reason)
+def _approves(ev: Approved | Responded, number: int) -> bool:
+    """Tell whether a decision lets one action be done; of a choice, only the word does."""
+    return isinstance(ev, Approved) or _said(ev, f"action_{number}") == "approve"
+
+
+def _said(ev: ReviewOutcomeEvent, field: str) -> Any:
+    return ev.response.get(field) if isinstance(ev, Responded) else None
 
 
 def status_of(reports: Reports) -> ResultStatus:

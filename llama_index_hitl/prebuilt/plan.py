@@ -293,24 +293,21 @@ class ActionPlan(ReviewWorkflow):
         return await self._carry_out(ctx, ev)
 
     async def _carry_out(self, ctx: Context[Any], ev: Event) -> PlanResult | None:
-        state = await ctx.store.get_state()
-        state.actions = self._stopped(decided(state.actions, ev))
+        decisions = await ctx.store.get("decisions")
         if isinstance(ev, ReviewOutcomeEvent):
-            state.decisions += decisions_in(ev)
-        await ctx.store.set_state(state)
-        while (report := next_of(state.actions)) is not None:
+            decisions += decisions_in(ev)
+            await ctx.store.set("decisions", decisions)
+        reports = self._stopped(decided(await ctx.store.get("actions"), ev))
+        await ctx.store.set("actions", reports)
+        while (report := next_of(reports)) is not None:
             done = await self._carried_out(ctx, report)
             self.tell(ctx, str(done))
-            state.actions = self._stopped(replaced(state.actions, done))
-            await ctx.store.set_state(state)
-        if any(report.status not in SETTLED for report in state.actions):
+            reports = self._stopped(replaced(reports, done))
+            await ctx.store.set("actions", reports)
+        if any(report.status not in SETTLED for report in reports):
             return None
-        return PlanResult(
-            status=status_of(state.actions),
-            version=1,
-            decisions=state.decisions,
-            actions=state.actions,
-        )
+        status = status_of(reports)
+        return PlanResult(status=status, version=1, decisions=decisions, actions=reports)
 
     async def _propose(self, ctx: Context[Any], ev: PlanStart) -> Any:
         self.tell(ctx, "Making a plan")
@@ -330,9 +327,7 @@ class ActionPlan(ReviewWorkflow):
                 r if r.status in SETTLED else r.updated(status=ActionStatus.PENDING)
                 for r in reports
             )
-        state = await ctx.store.get_state()
-        state.actions = reports
-        await ctx.store.set_state(state)
+        await ctx.store.set("actions", reports)
         if not asked:
             return ActionsReady()
         plan = {"actions": [{"number": r.number, "action": r.action} for r in open_]}
@@ -424,7 +419,9 @@ def _typed(cls: type[ActionPlan], base: type[Any], **types: Any) -> type[Any]:
     made = create_model(
         base.__name__, __base__=base, __module__=cls.__module__, __doc__=base.__doc__, **fields
     )
+    # Found under its name: a runtime that pickles its events has to look it up.
     made.__qualname__ = f"{cls.__qualname__}.{base.__name__}"
+    setattr(cls, base.__name__, made)
     return made
 
 

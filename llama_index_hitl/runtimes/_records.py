@@ -65,7 +65,7 @@ def _open_in(step: InternalStepWorkerState) -> Iterator[ReviewRecord]:
         if name == BUFFER:
             ledger = Ledger.model_validate(memory, context=UNCHECKED)
             yield from (review.record for review in ledger.open.values())
-        elif _is_question(name) and not buffers.get(name + _ANSWERED):
+        elif _is_question(name, memory) and not buffers.get(name + _ANSWERED):
             request = ReviewRequest.model_validate(memory)
             if request.request_id in waiting:  # else it was worded, and comes after another one
                 yield open_record(request)
@@ -78,8 +78,10 @@ def _memory_in(events: Iterable[Event]) -> JsonObject | None:
     return next((event.get("memory") for event in events), None)
 
 
-def _is_question(name: str) -> bool:
-    return name.startswith(f"{BUFFER}:") and not (name.endswith(_ANSWERED) or number_of(name))
+def _is_question(name: str, memory: JsonObject) -> bool:
+    """Tell a request from what else a waiting step remembers, such as a guarded tool's call."""
+    ours = name.startswith(f"{BUFFER}:") and not (name.endswith(_ANSWERED) or number_of(name))
+    return ours and "request_id" in memory
 
 
 async def told_of(store: AbstractWorkflowStore, run_id: str) -> tuple[dict[str, ReviewRecord], int]:

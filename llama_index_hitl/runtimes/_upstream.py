@@ -20,7 +20,7 @@ from llama_agents.server._store.abstract_workflow_store import (
 from starlette.requests import Request
 from starlette.responses import Response
 from workflows import Workflow
-from workflows.events import Event, WorkflowIdleEvent
+from workflows.events import Event, StartEvent, WorkflowIdleEvent
 from workflows.plugins.basic import BasicRuntime, ExternalAsyncioAdapter
 from workflows.runtime.control_loop import rebuild_state_from_ticks_stream
 from workflows.runtime.control_loop.reduce import _broker_busy
@@ -32,6 +32,8 @@ from workflows.runtime.types.internal_state import BrokerState, InternalStepWork
 from workflows.runtime.types.plugin import ExternalRunAdapter, InternalRunAdapter, Runtime
 from workflows.runtime.types.step_id import StepId
 from workflows.runtime.types.ticks import TickAddEvent, TickCancelRun, TickIdleCheck, WorkflowTick
+
+from llama_index_hitl.runtimes._agents import complete
 
 __all__ = ["InternalStepWorkerState", "is_terminal_status"]
 
@@ -68,6 +70,18 @@ class _IdleRelease(IdleReleaseDecorator):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._at_work: set[str] = set()
+
+    def run_workflow(
+        self,
+        run_id: str,
+        workflow: Workflow,
+        init_state: BrokerState,
+        start_event: StartEvent | None = None,
+        **more: Any,
+    ) -> ExternalRunAdapter:
+        """Start a run, with what begins it made fit to be written down."""
+        complete(start_event)
+        return super().run_workflow(run_id, workflow, init_state, start_event, **more)
 
     def get_internal_adapter(self, workflow: Workflow) -> InternalRunAdapter:
         """Return the run's own side, watched."""

@@ -60,6 +60,7 @@ from starlette.routing import Route  # noqa: E402
 from workflows.plugins.basic import BasicRuntime  # noqa: E402
 from workflows.runtime.types.plugin import Runtime  # noqa: E402
 
+from llama_index_hitl.runtimes._agents import make_servable  # noqa: E402
 from llama_index_hitl.runtimes._intake import Intake, Message, is_for_requests  # noqa: E402
 from llama_index_hitl.runtimes._upstream import (  # noqa: E402
     cancel_as_upstream,
@@ -172,6 +173,7 @@ class ReviewServer(WorkflowServer):
             UnsafeRuntime: One of the events says that something was decided.
         """
         _refuse_forgeries(additional_events or ())
+        make_servable(workflow)
         super().add_workflow(name, workflow, additional_events)
 
     async def _list(self, http: Request) -> JSONResponse:

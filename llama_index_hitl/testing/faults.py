@@ -28,9 +28,10 @@ class Point(StrEnum):
     where a run has come to; `retry` that a failed one is tried again; `give_back` a lease of
     somebody who was told to stop; `cancel` the end of a run; `answer`, `withdraw` and `sweep` what
     happens to one request; `refuse` an answer that was not taken; `effect_begun` and `effect_done`,
-    on both sides of an effect; `settle` what somebody has found out about one; `notify` that
-    somebody is about to be told something, `told` that they were; `audit` a row of the audit trail
-    and nothing else.
+    on both sides of an effect, the latter also where a standing approval is used; `settle` what
+    somebody has found out about one; `notify` that somebody is about to be told something, `told`
+    that they were; `audit` a row of the audit trail, and a standing approval that is given without
+    a request, or revoked.
     """
 
     START = "start"

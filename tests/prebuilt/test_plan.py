@@ -6,6 +6,7 @@ import pytest
 from durable import NOON
 from flows import asked, codes, of_kind
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from workflows import Context, step
 
 from llama_index_hitl import (
     Approve,
@@ -16,7 +17,7 @@ from llama_index_hitl import (
     ReviewRefusedEvent,
     ReviewWithdrawEvent,
 )
-from llama_index_hitl.errors import GateError
+from llama_index_hitl.errors import GateError, InvalidAnswer
 from llama_index_hitl.forms import fields_of, parse_answer
 from llama_index_hitl.models import DecisionKind, Reviewer
 from llama_index_hitl.prebuilt import (
@@ -26,6 +27,8 @@ from llama_index_hitl.prebuilt import (
     ModelOutputError,
     PlanError,
     PlanResult,
+    PlanStart,
+    PlanState,
     ProgressEvent,
     ResultStatus,
 )
@@ -273,6 +276,7 @@ async def test_some_actions_are_approved_and_others_refused(start):
     assert result.status is ResultStatus.PARTLY_APPROVED
     assert shown(result) == ["50 done", "500 refused", "700 done"]
     assert result.actions[1].reason == "too dear"
+    assert result.actions[1].effect_key == ""
     assert str(result.actions[1]).endswith(": refused by erin (too dear)")
     assert [amount for amount, _ in done] == [50, 700]
 
@@ -551,7 +555,10 @@ async def test_an_approval_that_comes_after_a_refusal_has_ended_the_plan_opens_n
     first, second, third = await live.open()
     await live.tell(second.answer(Reject(), by="erin"), third.answer(Approve(), by="erin"))
     await live.tell(first.answer(Approve(), by="erin"))
-    assert shown(await live.result()) == ["500 done", "600 refused", "700 not_run"]
+    result = await live.result()
+    assert shown(result) == ["500 done", "600 refused", "700 not_run"]
+    assert (result.actions[2].decided_by, result.actions[2].effect_key) == ((), "")
+    assert result.actions[2].proposed == result.actions[2].action
     assert amounts(flow) == [500]
 
 
@@ -733,6 +740,62 @@ async def test_gates_are_overridden_and_inherited(start):
         flow.run(request="x"), person, ScriptedReviewer([Approve()], by="bob")
     )
     assert result.actions[0].decided_by == ("erin", "bob")
+
+
+class Noted(PlanState):
+    notes: tuple[str, ...] = ()
+
+
+async def test_a_workflow_keeps_a_state_of_its_own_beside_the_plan(start):
+    class Noting(Paying):
+        @step
+        async def note(self, ctx: Context[Noted], ev: PlanStart) -> None:
+            await ctx.store.set("notes", (ev.request,))
+
+        async def execute(self, action, effect_key):
+            state = await Context.get_step_context().store.get_state()
+            self.done.append(state.notes)
+
+    done = []
+    live = start(lambda: Noting(llm=ScriptedLLM([planned(500)]), done=done), request="mine")
+    (question,) = await live.open()
+    await live.tell(question.answer(Approve(), by="erin"))
+    assert shown(await live.result()) == ["500 done"]
+    assert done == [("mine",)]
+
+
+async def test_a_choice_about_an_edited_plan_is_about_what_it_was_edited_to(start):
+    class Careful(Paying):
+        whole = Paying.whole.replace(second_person_for_edit=True)
+
+    done = []
+    live = start(lambda: Careful(llm=ScriptedLLM([planned(500, 600, 700)]), done=done), request="x")
+    (question,) = await live.open()
+    edit = changed(question, n1=80, n3=None, n4=90)
+    (second,) = asked(await live.tell(question.answer(edit, by="erin")))
+    assert list(second.request.response_schema["properties"])[::2] == [
+        "action_1",
+        "action_2",
+        "action_4",
+    ]
+    words = {"action_1": "approve", "action_2": "refuse", "action_4": "approve"}
+    await live.tell(second.answer(Respond(response=words), by="bob"))
+    result = await live.result()
+    assert [amount for amount, _ in done] == [80, 90]
+    assert shown(result) == ["80 done", "600 refused", "700 refused", "90 done"]
+    assert {report.decided_by for report in result.actions} == {("erin", "bob")}
+
+
+async def test_a_runner_refuses_an_edit_that_only_the_actions_model_knows_to_be_wrong():
+    for show, wrong in (
+        ("each", {"kind": "pay", "amount": "-1", "to": "Ann"}),
+        ("whole", {"actions": [{"number": 1, "action": {"kind": "pay", "amount": "-1"}}]}),
+    ):
+        runner = runner_on(MemoryStore(), paying=paying(500, show=show))
+        run = await runner.start("paying", request="x")
+        (record,) = await runner.pending(run_id=run.run_id)
+        with pytest.raises(InvalidAnswer, match="greater than 0"):
+            await runner.answer(record.request_id, Edit(subject=wrong), by="erin")
 
 
 def test_a_quorum_cannot_be_got_round_by_a_choice_of_actions():
