@@ -21,6 +21,7 @@ from llama_index_hitl._upstream import (
     events_received,
     has_completed,
     may_be_repeated,
+    state_of_run,
     work_item_of,
 )
 from llama_index_hitl.events import ReviewRelayEvent, ReviewResponseEvent, Told
@@ -38,6 +39,11 @@ async def stand_aside(ctx: Context[Any], place: str) -> None:
     event type is never sent, is known to every snapshot, and has no requirement to be asked for.
     """
     await ctx.wait_for_event(CollectionReleaseEvent, waiter_id=f"aside-{place}", timeout=None)
+
+
+def ends_by_waiting(execution: Execution) -> bool:
+    """Tell whether a call of a step has ended, or is about to end because something in it waits."""
+    return execution.sends.closed or state_of_run(Heard).rests(execution)
 
 
 @dataclass(frozen=True)

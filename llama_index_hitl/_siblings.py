@@ -1,4 +1,4 @@
-"""Calls with effects that one step makes at the same time: none is cut off when the step waits.
+"""Calls that one step makes at the same time: none is cut off when the step waits.
 
 A step that waits ends with the first of its calls that waits, and is run again later. Another call
 that is at work then, beside it in `asyncio.gather`, would go on with nobody to take its result, and
@@ -14,6 +14,9 @@ from contextvars import ContextVar
 from typing import TypeAlias
 
 from llama_index_hitl._upstream import Execution, execution_of_step, state_of_run
+
+_TURNS = 5
+"""Of the event loop: enough for what `asyncio.gather` has made tasks of to begin."""
 
 _End: TypeAlias = "asyncio.Future[None]"
 """Comes when a call has ended, or waits."""
@@ -54,14 +57,21 @@ def at_work() -> Iterator[None]:
 
 
 async def others_at_rest() -> None:
-    """Wait until no other call that the step makes is at work; then the step may wait."""
+    """Wait until no other call that the step makes is at work; then the step may wait.
+
+    Those that begin together with this one have begun by then.
+    """
     execution = execution_of_step()
     for end in _own(execution):
         _set(end)
-    await asyncio.sleep(0)  # what was begun together with this call is under way after that
     ends = state_of_run(_AtWork).of(execution)
-    while at_work := [end for end in ends if not end.done()]:
-        await asyncio.wait(at_work)
+    turns = _TURNS if ends else 0
+    while turns:
+        turns -= 1
+        await asyncio.sleep(0)
+        if at_work := [end for end in ends if not end.done()]:
+            await asyncio.wait(at_work)
+            turns = _TURNS
 
 
 def _own(execution: Execution) -> tuple[_End, ...]:

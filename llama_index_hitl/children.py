@@ -29,6 +29,7 @@ from llama_index_hitl._heard import Heard, stand_aside
 from llama_index_hitl._ledger import keep_newest, newest
 from llama_index_hitl._origin import Origin, check_can_wait, origin_of, starting_from
 from llama_index_hitl._plain import EVENT_GATE, WAIT_GATE
+from llama_index_hitl._siblings import others_at_rest
 from llama_index_hitl._upstream import (
     Execution,
     end_waiting,
@@ -143,6 +144,7 @@ async def run_child(
             await child.advance(ctx, workflow, execution, heard, inputs)
         while not child.ended:
             await call.others()
+            await others_at_rest()
             heard.listen(ctx)
             if heard.rests(execution) or not child.untold(heard):
                 child.wait(ctx, execution, heard)

@@ -2,62 +2,53 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from keyword import iskeyword
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from llama_index.core.tools.function_tool import FunctionTool
-from llama_index.core.tools.types import BaseTool, ToolOutput, adapt_to_async_tool
+from llama_index.core.tools.types import BaseTool, ToolOutput
 from pydantic import BaseModel, Field
 from workflows import Context
 
 from llama_index_hitl._grantbook import present_book
+from llama_index_hitl._heard import Heard, ends_by_waiting, stand_aside
 from llama_index_hitl._ledger import recalled, remembered_from_now_on
 from llama_index_hitl._models_of_code import AnswerModels
 from llama_index_hitl._siblings import at_work, others_at_rest
 from llama_index_hitl._upstream import (
     WAITS,
+    execution_of_step,
     fail_step,
     run_id_of,
     state_of_run,
-    workflow_of,
 )
 from llama_index_hitl.agents import _outputs
 from llama_index_hitl.agents._arguments import (
     Arguments,
     InvalidArguments,
-    annotations_of,
     schema_of,
     shape_of,
     version_of,
 )
+from llama_index_hitl.agents._call import called, tell
 from llama_index_hitl.agents._case import Case, Places, draw_up, judged
 from llama_index_hitl.agents._conversation import agent_of
+from llama_index_hitl.agents._function import as_function
 from llama_index_hitl.agents._guard import CONTEXT, Guard, checked
 from llama_index_hitl.agents._rejections import rejected, times_rejected
-from llama_index_hitl.clock import Clock, present_clock
-from llama_index_hitl.effects import once
-from llama_index_hitl.errors import EffectInDoubt, HitlError, RejectedTooOften, ToolError
-from llama_index_hitl.events import ReviewUpdatedEvent
+from llama_index_hitl.errors import HitlError, RejectedTooOften, ToolError
 from llama_index_hitl.grants import GuardedCall
-from llama_index_hitl.lifecycle import decide_without_person, open_record
 from llama_index_hitl.models import (
-    Answer,
     Approve,
     DecisionKind,
     Edit,
     GrantOffer,
-    JsonObject,
-    Reject,
     Respond,
-    Reviewer,
     RuleResult,
     RuleVerdict,
     digest_of,
 )
-from llama_index_hitl.questions import Question, Resolution, ask, request_for
+from llama_index_hitl.questions import Question, Resolution, ask
 
 
 class ToolResponse(BaseModel):
@@ -93,7 +84,7 @@ class GuardedTool(FunctionTool):
         self.answer_models = AnswerModels(
             subject=schema_of(tool.metadata), response=ToolResponse if may_respond else None
         )
-        super().__init__(async_fn=_as_function(self), metadata=tool.metadata)
+        super().__init__(async_fn=as_function(self.acall, tool.metadata), metadata=tool.metadata)
 
     def call(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: whoever waits for a person must not hold up a thread.
@@ -125,6 +116,9 @@ class GuardedTool(FunctionTool):
                 f"{self.metadata.name} needs approval: call it in a step of a workflow, as "
                 "acall(ctx=ctx, ...), with its arguments by name. An agent does so by itself."
             )
+        if ends_by_waiting(execution_of_step()):
+            # Something beside this call, in `asyncio.gather`, waits: the step will make it again.
+            await stand_aside(ctx, self.metadata.get_name())
         try:
             with at_work():
                 return await self._made(ctx, kwargs)
@@ -139,6 +133,7 @@ class GuardedTool(FunctionTool):
             return await self._guarded(ctx, raw)
         except WAITS:
             await others_at_rest()
+            await state_of_run(Heard).settled(execution_of_step())
             raise
 
     async def _guarded(self, ctx: Context[Any], raw: dict[str, Any]) -> ToolOutput:
@@ -213,12 +208,12 @@ class GuardedTool(FunctionTool):
             return await self._asked(ctx, question, place, arguments)
         if recalled(ctx, f"{place}:told") is None:
             remembered_from_now_on(ctx, f"{place}:told", {})
-            _tell(ctx, question, rule, key)
+            tell(ctx, question, rule, key)
         if rule.verdict is RuleVerdict.REJECT:
             return rejected(
                 self.metadata.get_name(), arguments, f"the rule {rule.rule!r}", rule.reason
             )
-        return await self._called(ctx, question, arguments, key)
+        return await called(ctx, self.guarded, self.guard, question, arguments, key)
 
     async def _granted(
         self, ctx: Context[Any], place: str, case: Case, arguments: Arguments, key: str
@@ -252,16 +247,16 @@ class GuardedTool(FunctionTool):
         name, key = self.metadata.get_name(), resolution.effect_key
         match resolution.decision:
             case Approve():
-                return await self._called(ctx, question, arguments, key)
+                return await called(ctx, self.guarded, self.guard, question, arguments, key)
             case Edit():
                 after = arguments.edited(resolution.subject)
                 if (refusal := self._refusal(after)) is not None:
                     if recalled(ctx, f"{place}:told") is None:
                         remembered_from_now_on(ctx, f"{place}:told", {})
-                        _tell(ctx, replace(question, subject=after.model), refusal, f"{key}-edited")
+                        tell(ctx, replace(question, subject=after.model), refusal, f"{key}-edited")
                     by = f"the rule {refusal.rule!r}, after a person had changed it,"
                     return rejected(name, after, by, refusal.reason)
-                output = await self._called(ctx, question, after, key)
+                output = await called(ctx, self.guarded, self.guard, question, after, key)
                 return _outputs.with_edit(output, arguments, after)
             case Respond() as response:
                 return _outputs.responded(name, arguments, response)
@@ -274,104 +269,3 @@ class GuardedTool(FunctionTool):
             return None
         result = judged(self.guard.when, arguments)
         return result if result.verdict is RuleVerdict.REJECT else None
-
-    # ----------------------------------------------------------------- the call
-
-    async def _called(
-        self, ctx: Context[Any], question: Question, arguments: Arguments, key: str
-    ) -> ToolOutput:
-        """Call the tool, once for each key, and return what it gave, or what it raised.
-
-        A call that was cut off is in doubt; the same people are asked about it.
-        """
-        doubt = replace(
-            question,
-            title=f"May {self.metadata.name} be called again?",
-            subject=arguments.model,
-            rule=None,
-            grantable=None,
-        )
-
-        async def effect() -> JsonObject | None:
-            try:
-                output = await self._call(ctx, arguments)
-            except (WAITS, EffectInDoubt):
-                raise
-            except Exception as error:  # noqa: BLE001 - the model is told, as by any agent
-                output = _outputs.failed(self.metadata.get_name(), arguments, error)
-            return _outputs.dump(_outputs.storable(output, arguments))
-
-        result = await once(
-            key,
-            effect,
-            on_doubt=self.guard.on_doubt,
-            ctx=ctx,
-            question=doubt,
-            not_done=(WAITS,),
-            note=_outputs.note_on,
-        )
-        name = self.metadata.get_name()
-        if result is None:
-            # Somebody has said to go on as if an interrupted call had happened.
-            return _outputs.presumed_done(name, arguments)
-        return _outputs.settled(name, arguments, result)
-
-    async def _call(self, ctx: Context[Any], arguments: Arguments) -> ToolOutput:
-        tool = self.guarded
-        if not isinstance(tool, FunctionTool):
-            return await adapt_to_async_tool(tool).acall(**arguments.for_call())
-        given = arguments.for_call(annotations_of(tool.real_fn))
-        if tool.requires_context:
-            given[cast("str", tool.ctx_param_name)] = ctx
-        return await tool.acall(**given)
-
-
-def _tell(ctx: Context[Any], question: Question, rule: RuleResult, key: str) -> None:
-    """Put on record that a rule, or a grant, has decided in place of a person."""
-    workflow = workflow_of(ctx)
-    own: Clock | None = getattr(workflow, "clock", None)
-    now = (own or present_clock())()
-    asked = replace(question, rule=rule, grantable=None)
-    request = request_for(ctx, asked, request_id=key, at=now)
-    approves = rule.verdict is RuleVerdict.APPROVE
-    answer = Answer.to(
-        request,
-        Approve(comment=rule.reason) if approves else Reject(comment=rule.reason),
-        by=Reviewer(id=f"rule:{rule.rule}", kind="rule"),
-        at=now,
-        channel="rule",
-    )
-    record = decide_without_person(open_record(request), answer)
-    ctx.write_event_to_stream(ReviewUpdatedEvent(record=record))
-
-
-def _as_function(tool: GuardedTool) -> Callable[..., Awaitable[str]]:
-    """Return a guarded tool as a function that says what its arguments are.
-
-    `CodeActAgent(code_execute_fn=guarded.async_fn)` takes functions only.
-    """
-
-    async def call(**arguments: Any) -> str:
-        return (await tool.acall(**arguments)).content
-
-    context = inspect.Parameter(CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=Context)
-    fields = schema_of(tool.guarded.metadata).model_fields
-    # Servers of other languages have arguments that Python cannot spell, such as `from`.
-    spelt = {n: f for n, f in fields.items() if n.isidentifier() and not iskeyword(n)}
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            annotation=field.annotation,
-            default=inspect.Parameter.empty
-            if field.is_required()
-            else field.get_default(call_default_factory=True),
-        )
-        for name, field in spelt.items()
-    ]
-    if len(spelt) < len(fields):
-        parameters.append(inspect.Parameter("others", inspect.Parameter.VAR_KEYWORD))
-    call.__name__ = tool.guarded.metadata.get_name()
-    call.__doc__ = tool.guarded.metadata.description
-    call.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
-    return call

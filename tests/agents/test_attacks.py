@@ -337,6 +337,8 @@ async def test_a_tool_that_changes_its_arguments(start_both: Any) -> None:
     assert got == [(["pen"], {"x": {"y": 1}})] * 2
     said = [m for m in make.llm.calls[-1] if m.role.value == "assistant"]
     assert "more" not in str(said)
+    given = [c.tool_output.raw_input["kwargs"] for c in (await run.result()).tool_calls]
+    assert given == [{"lines": ["pen"], "options": {"x": {"y": 1}}}] * 2
 
 
 async def test_an_option_that_changes_the_arguments(start_both: Any) -> None:

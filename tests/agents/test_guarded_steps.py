@@ -9,12 +9,13 @@ from agents_in_hand import Hand, agent_tests, arguments, to
 from llama_index.core.tools.types import ToolOutput
 from pydantic import BaseModel
 from workflows import Context, Workflow, step
-from workflows.events import StartEvent, StopEvent
+from workflows.events import HumanResponseEvent, StartEvent, StopEvent
 
-from llama_index_hitl import Approve, Question, Reject, ask
+from llama_index_hitl import Approve, Question, Reject, Respond, ReviewUpdatedEvent, ask
 from llama_index_hitl.agents import GuardedTool, require_approval
 from llama_index_hitl.errors import ToolError
 from llama_index_hitl.rules import always, never
+from llama_index_hitl.snapshots import resume
 
 pytestmark = agent_tests
 
@@ -118,6 +119,21 @@ async def test_identical_calls_at_the_same_time_are_two_calls(start_both: Any) -
     assert len(bank.paid) == 1
 
 
+@pytest.mark.parametrize("first", ["question", "call"])
+async def test_a_question_beside_a_call_that_a_rule_lets(first: str, start_both: Any) -> None:
+    bank = Bank(when=never())
+
+    async def body(ctx: Context) -> list[str]:
+        question, made = ask(ctx, Question(title="Well?")), bank.tool.acall(ctx=ctx, to="Ann")
+        pair = (question, made) if first == "question" else (made, question)
+        return [type(result).__name__ for result in await asyncio.gather(*pair)]
+
+    run: Hand = start_both(workflow(body))
+    await run.decide(Approve())
+    assert sorted(await run.result()) == ["Resolution", "ToolOutput"]
+    assert bank.paid == [("Ann", 1)]
+
+
 async def test_questions_of_the_step_before_and_after_a_call(start_both: Any) -> None:
     bank = Bank()
 
@@ -182,6 +198,58 @@ async def test_a_tool_that_asks_a_question_itself(start_both: Any) -> None:
     await run.tell(to(question, Approve(comment="giro")))
     assert paid == [("Ann", "giro")]
     assert await run.result() == "paid Ann"
+
+
+async def test_a_call_that_a_rule_lets_is_told_about_once(start_both: Any) -> None:
+    async def pay(ctx: Context, to: str) -> str:
+        """Pay somebody."""
+        await ask(ctx, Question(title="By which account?"))
+        await ask(ctx, Question(title="Really?"))
+        return f"paid {to}"
+
+    tool = require_approval(pay, when=never())
+
+    async def body(ctx: Context) -> str:
+        return (await tool.acall(ctx=ctx, to="Ann")).content
+
+    run: Hand = start_both(workflow(body))
+    await run.decide(Approve())
+    await run.decide(Approve())
+    assert await run.result() == "paid Ann"
+    updates = [event.record.answers[0].by.kind for event in run.of_kind(ReviewUpdatedEvent)]
+    assert updates == ["rule", "human", "human"]
+
+
+async def test_a_call_beside_a_tool_that_waits_by_itself_is_made_once() -> None:
+    """Restored, nobody in the process remembers that it was begun."""
+    paid: list[str] = []
+
+    async def wait(ctx: Context) -> str:
+        """Wait."""
+        said = await ctx.wait_for_event(HumanResponseEvent, waiter_id="x", timeout=None)
+        return str(said.response)
+
+    async def pay(to: str) -> str:
+        """Pay somebody."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+        paid.append(to)
+        return f"paid {to}"
+
+    tools = [require_approval(tool, when=never()) for tool in (wait, pay)]
+
+    async def body(ctx: Context) -> list[str]:
+        calls = tools[0].acall(ctx=ctx), tools[1].acall(ctx=ctx, to="Ann")
+        return [output.content for output in await asyncio.gather(*calls)]
+
+    run = Hand(workflow(body), restoring=True)
+    paused = await run.paused()
+    assert paid == ["Ann"]
+    answer = to(paused.requests[0].request, Respond(response="ok"))
+    run.handler = resume(run.make(), paused, [answer])
+    await run.waiting()
+    assert paid == ["Ann"]
+    assert await run.result() == ["ok", "paid Ann"]
 
 
 async def test_a_tool_under_two_guards_asks_twice(start_both: Any) -> None:
