@@ -11,7 +11,7 @@ from nested import Trip
 from workflows import Context, Workflow
 
 from llama_index_hitl import Answer, Approve, Question, Reject, ask
-from llama_index_hitl.agents import agent_tool
+from llama_index_hitl.agents import agent_tool, require_approval
 from llama_index_hitl.clock import utc_now
 from llama_index_hitl.errors import ChildError, ChildNotBridged, IncompatibleSnapshot
 from llama_index_hitl.runner import Runner
@@ -114,6 +114,30 @@ async def test_an_agent_within_an_agent_within_an_agent():
     yes = Answer.to(asked.request, Approve(), by="alice", at=utc_now())
     assert str(await resume(outermost, paused, [yes])) == "All is done."
     assert paid == ["paid 40"]
+
+
+async def test_a_guarded_tool_of_the_inner_agent_asks_above():
+    def wire(amount: int) -> str:
+        """Wire an amount."""
+        paid.append(f"wired {amount}")
+        return f"wired {amount}"
+
+    def made() -> Any:
+        llm = by_position(ToolCall(name="wire", arguments={"amount": 40}), "It is wired.")
+        tools = [require_approval(wire)]
+        return boss(
+            inner=FunctionAgent(
+                name="clerk", tools=tools, llm=llm, streaming=False, timeout=None, description="x"
+            )
+        )
+
+    paused = await pause(made().run(user_msg="See to the bill."))
+    (asked,) = paused.requests
+    assert asked.request.path == ("boss.call_tool",)
+    assert paid == []
+    yes = Answer.to(asked.request, Approve(), by="alice", at=utc_now())
+    assert str(await resume(made(), paused, [yes])) == "All is done."
+    assert paid == ["wired 40"]
 
 
 async def test_without_the_bridge_the_outer_agent_is_told_what_is_wrong():

@@ -30,7 +30,10 @@ from llama_index_hitl import (
     Reviewer,
     ask,
 )
+from llama_index_hitl._codec import serializer_for
+from llama_index_hitl._delivery import Delivery
 from llama_index_hitl.children import run_child
+from llama_index_hitl.cli._documents import request_summary
 from llama_index_hitl.clock import utc_now
 from llama_index_hitl.effects import once
 from llama_index_hitl.errors import (
@@ -51,6 +54,7 @@ from llama_index_hitl.events import (
 from llama_index_hitl.gates import gates_of
 from llama_index_hitl.migrations import Migration
 from llama_index_hitl.models import Respond, ReviewRecord
+from llama_index_hitl.rendering import render_prompt
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.snapshots import PausedRun, pause, resume
 from llama_index_hitl.stores import MemoryStore, SqlStore, Store
@@ -130,7 +134,7 @@ async def test_the_path_of_a_grandchild_leads_through_both_runs(
     live = start_asking(made(nested.Tour))
     (asked,) = await live.open()
     assert asked.request.path[0] == "WithoutLimit.sell"
-    assert asked.request.path[1].endswith("Trip.plan")
+    assert asked.request.path[1] == "Trip.plan"
     await live.tell(asked.answer(Approve(), by="mallory"))
     assert codes(live.seen) == ["not_allowed"]
     await live.tell(asked.answer(Approve(), by="alice"))
@@ -331,6 +335,47 @@ async def test_what_a_child_returns_need_not_be_storable_if_nobody_waits_after()
     assert isinstance(await within(Rich)(timeout=None).run(), asyncio.Lock)
 
 
+async def test_the_path_stays_when_the_outer_run_comes_back_under_another_id(start_asking: Start):
+    class Twice(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            for number in range(2):
+                await ask(ctx, Question(title=f"Question {number}?"))
+            return StopEvent(result="asked")
+
+    live = start_asking(made(within(Twice)))
+    (first,) = await live.open()
+    await live.tell(first.answer(Approve(), by="alice"))
+    second = (await live.open())[-1]
+    assert second.request.title == "Question 1?"
+    assert second.request.path == first.request.path != ()
+    await live.tell(second.answer(Approve(), by="alice"))
+    assert await live.result() == "asked"
+
+
+async def test_several_answers_wake_a_step_once():
+    paused = await pause(nested.Gathered(timeout=None).run())
+    flow = nested.Gathered(timeout=None)
+    delivery = Delivery(flow, paused.context, serializer_for(flow))
+    for given in approve(paused):
+        assert delivery.to_question(ReviewResponseEvent(answer=given))
+        assert delivery.to_question(ReviewResponseEvent(answer=given))
+    worker = delivery.context["workers"]["plan"]
+    assert len(worker["queue"]) == 1
+    assert sum(waiter["resolved_event"] is not None for waiter in worker["collected_waiters"]) == 2
+    unknown = approve(paused)[0].model_copy(update={"request_id": "approval-0"})
+    assert not delivery.to_question(ReviewResponseEvent(answer=unknown))
+
+
+async def test_after_a_restore_what_is_withdrawn_is_the_one_that_is_named():
+    paused = await pause(nested.Gathered(timeout=None).run())
+    first, second = (request.request_id for request in paused.requests)
+    handler = resume(nested.Gathered(timeout=None), through_text(paused))
+    handler.ctx.send_event(ReviewWithdrawEvent(request_id=second, by=Reviewer(id="operator")))
+    paused = await pause(handler)
+    assert [request.request_id for request in paused.requests] == [first]
+
+
 # --------------------------------------------------------------------------- at work
 
 
@@ -497,7 +542,7 @@ async def test_promise_08_each_answer_is_given_in_another_process(store: Store, 
     await parked_runner(store).start("tour", run_id="run")
     (record,) = await parked_runner(store).pending(run_id="run")
     assert record.request.run_id == "run"
-    assert record.request.path == ("Tour.sell", "Trip.plan") or record.request.path
+    assert record.request.path == ("Tour.sell", "Trip.plan")
     await answer(store, record, Edit(subject={"city": "Nice", "ledger": ""}))
     assert await parked_runner(store).result("run") == "tour of trip: book Nice"
     assert done == ["look in Rome", "book Nice"]
@@ -568,7 +613,10 @@ async def test_a_request_of_a_child_can_be_withdrawn(store: Store):
 async def test_the_audit_trail_says_where_it_was_asked(store: Store):
     await parked_runner(store).start("trip", run_id="run")
     (opened,) = [row for row in await store.audit("run") if row.entry.kind == "opened"]
-    assert len(opened.entry.details["path"]) == 1
+    assert opened.entry.details["path"] == ["Trip.plan"]
+    (record,) = await parked_runner(store).pending()
+    assert "Asked within Trip.plan" in render_prompt(record.request)
+    assert request_summary(record)["path"] == ["Trip.plan"]
 
 
 @pytest.mark.parametrize("name", ["within greeter", "within plain"])

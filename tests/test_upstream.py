@@ -344,6 +344,19 @@ def test_keep_waiting_raises_what_upstream_takes_for_waiting():
 # --------------------------------------------------------------------------- collect buffers
 
 
+async def test_fail_step_fails_the_step_through_what_turns_errors_into_words(start_here: Start):
+    def tool(ctx: Context) -> str:
+        try:
+            upstream.fail_step(KeyError("no such account"))
+        except upstream.WAITS:
+            raise
+        except Exception as error:  # noqa: BLE001 - as LlamaIndex's agents do
+            return str(error)
+
+    with pytest.raises(KeyError, match="no such account"):
+        await once(start_here, tool)
+
+
 async def test_a_gate_remembers_what_it_left_and_nothing_of_a_call_that_failed(start: Start):
     class Flow(Workflow):
         seen: ClassVar[list[int]] = []

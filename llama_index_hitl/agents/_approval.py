@@ -45,8 +45,9 @@ def require_approval(
     Options that are typed `Option` may be functions of the validated arguments, plain or async,
     called once when the question is asked. What a model says about a call decides nothing.
 
-    Survives a crash: each call has an effect key, and is made once. Where a process has died in the
-    middle of a call, nobody can know whether it has happened: see `on_doubt`.
+    Survives a crash, in a run that a `Runner` drives: each call has an effect key, and is made
+    once. Where a process has died in the middle of a call, nobody can know whether it has happened:
+    see `on_doubt`. On other runtimes a step that was cut off is repeated, and with it the call.
 
     Example:
         ```python

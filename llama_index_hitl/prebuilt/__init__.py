@@ -42,6 +42,8 @@ from llama_index_hitl.prebuilt._settling import (
     Plan,
     PlannedAction,
     PlanProposed,
+    PlanResult,
+    PlanState,
 )
 from llama_index_hitl.prebuilt.approval import (
     ApprovalResult,
@@ -103,12 +105,7 @@ from llama_index_hitl.prebuilt.orchestration import (
     Task,
     TaskPlan,
 )
-from llama_index_hitl.prebuilt.plan import (
-    ActionPlan,
-    PlanResult,
-    PlanStart,
-    PlanState,
-)
+from llama_index_hitl.prebuilt.plan import ActionPlan, PlanStart
 from llama_index_hitl.prebuilt.report import ReportResult, ReportStart, Research, ResearchReport
 from llama_index_hitl.prebuilt.support import (
     SUPPORT_TRIGGERS,

@@ -1,4 +1,4 @@
-"""What becomes of the actions of a plan: how each stands, and what follows from a decision."""
+"""A plan and what becomes of it: what people see, what they decide, how each action stands."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from workflows import Workflow
 from workflows.events import Event
 
 from llama_index_hitl.events import Approved, Expired, Responded, ReviewOutcomeEvent
-from llama_index_hitl.models import AnyJson, JsonObject, Value
+from llama_index_hitl.models import Answer, AnyJson, JsonObject, Value
 from llama_index_hitl.prebuilt._actions import Action, ActionKinds, confirmation_of, summary_of
-from llama_index_hitl.prebuilt._base import ResultStatus, Reviewable, decisions_in, one_line
+from llama_index_hitl.prebuilt._base import (
+    ResultStatus,
+    Reviewable,
+    ReviewResult,
+    decisions_in,
+    one_line,
+)
 
 
 class ActionStatus(StrEnum):
@@ -66,6 +73,9 @@ class ActionReport(Value):
         said = self.reason or (self.result if isinstance(self.result, str) else "")
         why = f" ({one_line(said)})" if said else ""
         return f"{self.number}. {self.summary}: {self.status.replace('_', ' ')}{by}{why}"
+
+
+Reports: TypeAlias = tuple[ActionReport, ...]
 
 
 class PlannedAction(BaseModel):
@@ -133,7 +143,39 @@ class ActionProposed(Reviewable):
     plan: str
 
 
-Reports: TypeAlias = tuple[ActionReport, ...]
+class ActionsReady(Event):
+    """What can be done now may be done."""
+
+
+class PlanState(BaseModel):
+    """What a run knows of its plan; a subclass may be the state of a workflow of your own.
+
+    Attributes:
+        actions: How each action stands.
+        decisions: Every decision made so far, in order.
+    """
+
+    actions: Reports = ()
+    decisions: tuple[Answer, ...] = ()
+
+
+class PlanResult(ReviewResult):
+    """How it ended.
+
+    `approved` says that nothing that had to be confirmed was refused, `partly_approved` that some
+    of it was, `rejected` and `expired` that all of it was. What was done is in `actions`.
+
+    Attributes:
+        actions: What became of each action, in order; empty: there was nothing to do.
+    """
+
+    actions: Reports
+
+    @property
+    def text(self) -> str:
+        """What was done and what was not, a line for each action."""
+        return "\n".join(str(report) for report in self.actions) or "There was nothing to do."
+
 
 AndThen: TypeAlias = Literal["continue", "stop"]
 """What becomes of the actions behind one that was not done."""
@@ -178,7 +220,7 @@ def stopped(reports: Reports, *, after_refusal: AndThen, after_failure: AndThen)
         ActionStatus.FAILED: after_failure,
         ActionStatus.NOT_RUN: after_failure,
     }
-    last = next((r for r in reports if ends.get(r.status) == "stop"), None)
+    last = next((r for r in reports if ends.get(r.status, "continue") != "continue"), None)
     if last is None:
         return reports
     reason = f"action {last.number} was not done"
@@ -200,6 +242,34 @@ def replaced(reports: Reports, *changed: ActionReport) -> Reports:
     """Return reports with some in the place of those with their numbers, or added."""
     by_number = {report.number: report for report in (*reports, *changed)}
     return tuple(by_number[number] for number in sorted(by_number))
+
+
+# --------------------------------------------------------------------------- what people see
+
+
+def listed(plan: Plan) -> str:
+    """Return a plan in words, a line for each action."""
+    return "\n".join(
+        f"{planned.number}. {summary_of(planned.action)}"
+        + (f" (to be confirmed: {planned.confirmation})" if planned.confirmation else "")
+        for planned in plan.actions
+    )
+
+
+def choices(_: Workflow, ev: PlanProposed) -> type[BaseModel]:
+    """Return the form by which a person approves some actions and refuses others.
+
+    Every action has a field of its own, which must be filled: to leave one out is not to consent.
+    """
+    fields: dict[str, Any] = {}
+    for planned in ev.plan.actions:
+        title = f"{planned.number}. {summary_of(planned.action)}"
+        fields[f"action_{planned.number}"] = (Literal["approve", "refuse"], Field(title=title))
+        fields[f"comment_{planned.number}"] = (
+            str | None,
+            Field(default=None, title=f"Comment on {planned.number}"),
+        )
+    return create_model("Choices", __config__=ConfigDict(extra="forbid"), **fields)
 
 
 # --------------------------------------------------------------------------- what was decided

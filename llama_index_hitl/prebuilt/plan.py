@@ -12,7 +12,7 @@ from functools import reduce
 from operator import or_
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, Field, create_model
 from pydantic_core import to_jsonable_python
 from workflows import Context, step
 from workflows.events import Event, StartEvent
@@ -28,7 +28,7 @@ from llama_index_hitl.events import (
     ReviewOutcomeEvent,
 )
 from llama_index_hitl.gates import Review
-from llama_index_hitl.models import Answer, DecisionKind, Evidence, JsonObject
+from llama_index_hitl.models import DecisionKind, Evidence, JsonObject
 from llama_index_hitl.prebuilt._actions import (
     Action,
     ActionKinds,
@@ -36,7 +36,6 @@ from llama_index_hitl.prebuilt._actions import (
     summary_of,
 )
 from llama_index_hitl.prebuilt._base import (
-    ReviewResult,
     ReviewWorkflow,
     decisions_in,
     one_line,
@@ -46,13 +45,18 @@ from llama_index_hitl.prebuilt._settling import (
     SETTLED,
     ActionProposed,
     ActionReport,
+    ActionsReady,
     ActionStatus,
     AndThen,
     Plan,
     PlannedAction,
     PlanProposed,
+    PlanResult,
+    PlanState,
     Reports,
+    choices,
     decided,
+    listed,
     next_of,
     replaced,
     reported,
@@ -69,64 +73,6 @@ class PlanStart(StartEvent):
     """
 
     request: str
-
-
-class ActionsReady(Event):
-    """What can be done now may be done."""
-
-
-class PlanState(BaseModel):
-    """What a run knows of its plan; a subclass may be the state of a workflow of your own.
-
-    Attributes:
-        actions: How each action stands.
-        decisions: Every decision made so far, in order.
-    """
-
-    actions: Reports = ()
-    decisions: tuple[Answer, ...] = ()
-
-
-class PlanResult(ReviewResult):
-    """How it ended.
-
-    `approved` says that nothing that had to be confirmed was refused, `partly_approved` that some
-    of it was, `rejected` and `expired` that all of it was. What was done is in `actions`.
-
-    Attributes:
-        actions: What became of each action, in order; empty: there was nothing to do.
-    """
-
-    actions: Reports
-
-    @property
-    def text(self) -> str:
-        """What was done and what was not, a line for each action."""
-        return "\n".join(str(report) for report in self.actions) or "There was nothing to do."
-
-
-def _listed(plan: Plan) -> str:
-    return "\n".join(
-        f"{planned.number}. {summary_of(planned.action)}"
-        + (f" (to be confirmed: {planned.confirmation})" if planned.confirmation else "")
-        for planned in plan.actions
-    )
-
-
-def _choices(_: ActionPlan, ev: PlanProposed) -> type[BaseModel]:
-    """Return the form by which a person approves some actions and refuses others.
-
-    Every action has a field of its own, which must be filled: to leave one out is not to consent.
-    """
-    fields: dict[str, Any] = {}
-    for planned in ev.plan.actions:
-        title = f"{planned.number}. {summary_of(planned.action)}"
-        fields[f"action_{planned.number}"] = (Literal["approve", "refuse"], Field(title=title))
-        fields[f"comment_{planned.number}"] = (
-            str | None,
-            Field(default=None, title=f"Comment on {planned.number}"),
-        )
-    return create_model("Choices", __config__=ConfigDict(extra="forbid"), **fields)
 
 
 def _deadline_of(flow: ActionPlan, _: Event) -> timedelta | None:
@@ -191,10 +137,10 @@ class ActionPlan(ReviewWorkflow):
         PlanProposed,
         subject="plan",
         title=lambda _, ev: f"Plan of {len(ev.plan.actions)} actions: {one_line(ev.request)}",
-        body=lambda _, ev: _listed(ev.plan),
+        body=lambda _, ev: listed(ev.plan),
         reviewers=reviewers_of,
         decisions=("approve", "edit", "reject", "respond"),
-        response=_choices,
+        response=choices,
         rejected=Rejected,
         responded=Responded,
         deadline=_deadline_of,
@@ -254,8 +200,16 @@ class ActionPlan(ReviewWorkflow):
         Nobody is asked about those. By default only the first action is checked, with `check`:
         whether a later one can be done may depend on those before it. Override it if you can tell.
         """
-        reason = await self.check(actions[0]) if actions else None
-        return {} if reason is None else {1: reason}
+        found = await self._checked(actions[0]) if actions else None
+        return {1: found} if found is not None else {}
+
+    async def _checked(self, action: Any) -> str | None:
+        try:
+            return await self.check(action)
+        except WAITS:
+            raise
+        except Exception:  # noqa: BLE001 - it is checked again, and reported, when it is to be done
+            return None
 
     async def check(self, action: Any) -> str | None:
         """Return why an action cannot be done now; None: it can. Called right before it is done."""
@@ -335,10 +289,10 @@ class ActionPlan(ReviewWorkflow):
         proposed = event(request=ev.request, plan=plan)
         if self.show == "whole":
             return proposed
-        listed, event = _listed(proposed.plan), self._action_event
+        in_words, event = listed(proposed.plan), self._action_event
         for report in asked:
             ctx.send_event(
-                event(request=ev.request, number=report.number, action=report.action, plan=listed)
+                event(request=ev.request, number=report.number, action=report.action, plan=in_words)
             )
         return ActionsReady()
 

@@ -33,7 +33,7 @@ from workflows.runtime.types.plugin import ExternalRunAdapter, InternalRunAdapte
 from workflows.runtime.types.step_id import StepId
 from workflows.runtime.types.ticks import TickAddEvent, TickCancelRun, TickIdleCheck, WorkflowTick
 
-from llama_index_hitl.runtimes._agents import complete
+from llama_index_hitl.runtimes._agents import complete, keeping_memory
 
 __all__ = ["InternalStepWorkerState", "is_terminal_status"]
 
@@ -70,18 +70,6 @@ class _IdleRelease(IdleReleaseDecorator):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._at_work: set[str] = set()
-
-    def run_workflow(
-        self,
-        run_id: str,
-        workflow: Workflow,
-        init_state: BrokerState,
-        start_event: StartEvent | None = None,
-        **more: Any,
-    ) -> ExternalRunAdapter:
-        """Start a run, with what begins it made fit to be written down."""
-        complete(start_event)
-        return super().run_workflow(run_id, workflow, init_state, start_event, **more)
 
     def get_internal_adapter(self, workflow: Workflow) -> InternalRunAdapter:
         """Return the run's own side, watched."""
@@ -130,6 +118,33 @@ def durable_runtime(store: AbstractWorkflowStore, idle_timeout: float) -> Runtim
         _KeepingRuntime(), store, resume_fresh_handler_grace=timedelta(0)
     )
     return _IdleRelease(persistence, store, idle_timeout=idle_timeout)
+
+
+def serve_agents(server: WorkflowServer) -> None:
+    """Let the runs of agents on a server begin, and keep what is put into their memory.
+
+    The outermost layer of its runtime is upstream's own, and that is where the state is.
+    """
+    runtime: Any = server._runtime
+    run_workflow, get_internal_adapter = runtime.run_workflow, runtime.get_internal_adapter
+
+    def run(
+        run_id: str,
+        workflow: Workflow,
+        init_state: BrokerState,
+        start_event: StartEvent | None = None,
+        **more: Any,
+    ) -> ExternalRunAdapter:
+        complete(start_event)
+        begun: ExternalRunAdapter
+        begun = run_workflow(run_id, workflow, init_state, start_event=start_event, **more)
+        return begun
+
+    def internal_adapter(workflow: Workflow) -> InternalRunAdapter:
+        return keeping_memory(get_internal_adapter(workflow), workflow)
+
+    runtime.run_workflow = run
+    runtime.get_internal_adapter = internal_adapter
 
 
 def layers_of(runtime: Runtime) -> Iterator[Runtime]:

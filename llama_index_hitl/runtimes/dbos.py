@@ -36,9 +36,7 @@ from llama_agents.dbos.journal.lifecycle import (  # type: ignore[import-untyped
 from llama_agents.server import HandlerQuery  # noqa: E402
 from workflows import Workflow  # noqa: E402
 from workflows.context.serializers import BaseSerializer  # noqa: E402
-from workflows.events import StartEvent  # noqa: E402
 from workflows.runtime.runtime_decorators import BaseInternalRunAdapterDecorator  # noqa: E402
-from workflows.runtime.types.internal_state import BrokerState  # noqa: E402
 from workflows.runtime.types.plugin import ExternalRunAdapter, InternalRunAdapter  # noqa: E402
 from workflows.runtime.types.ticks import (  # noqa: E402
     TickAddEvent,
@@ -47,7 +45,6 @@ from workflows.runtime.types.ticks import (  # noqa: E402
     WorkflowTick,
 )
 
-from llama_index_hitl.runtimes._agents import complete  # noqa: E402
 from llama_index_hitl.runtimes._upstream import is_at_work, state_of  # noqa: E402
 
 __all__ = ["review_server"]
@@ -65,20 +62,6 @@ class _IdleRelease(DBOSIdleReleaseDecorator):  # type: ignore[misc]
     An event that comes at the very moment at which a run is released may find it stopped in the
     middle of what follows; such a run is woken again, and so is one whose process died meanwhile.
     """
-
-    def run_workflow(
-        self,
-        run_id: str,
-        workflow: Workflow,
-        init_state: BrokerState,
-        start_event: StartEvent | None = None,
-        **more: Any,
-    ) -> ExternalRunAdapter:
-        """Start a run, with what begins it made fit to be written down."""
-        complete(start_event)
-        run: ExternalRunAdapter
-        run = super().run_workflow(run_id, workflow, init_state, start_event, **more)
-        return run
 
     async def launch(self) -> None:
         """Start, and finish what a process that died had begun."""

@@ -68,6 +68,7 @@ from llama_index_hitl.runtimes._upstream import (  # noqa: E402
     is_terminal_status,
     layers_of,
     send,
+    serve_agents,
     store_of,
 )
 
@@ -96,6 +97,11 @@ class ReviewServer(WorkflowServer):
     cannot call it (give `middleware` to let them), and an event must come as `application/json`.
 
     One process at a time may serve the runs of a store, unless they run on DBOS.
+
+    Agents of LlamaIndex can be served, and keep their memory, unless they were given a serializer.
+    A process that dies in the middle of a step of an agent has that step repeated, with what it
+    does to the memory and with the call of a tool: there is no ledger of effects here. Where that
+    matters, drive the agent with a `Runner`.
 
     Args:
         identify: Who sends an answer. Their id must be the one in the answer, and their roles are
@@ -141,6 +147,7 @@ class ReviewServer(WorkflowServer):
             idle_timeout=idle_timeout,
             **options,
         )
+        serve_agents(self)
         self._identify = identify
         self._intake = Intake(self, patience)
         # In front of upstream's own, which has no such check.
@@ -161,7 +168,7 @@ class ReviewServer(WorkflowServer):
         workflow: Workflow,
         additional_events: list[type[Event]] | None = None,
     ) -> None:
-        """Serve a workflow.
+        """Serve a workflow; an agent is changed so that its runs can be written down.
 
         Args:
             name: Name of the workflow in URLs.

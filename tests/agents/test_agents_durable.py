@@ -6,6 +6,7 @@ bank, and the place where the model has come to in its script.
 
 import gc
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pydantic import BaseModel, Field, field_validator
 from workflows import Context
 
 from llama_index_hitl import Approve, Edit, Reject, Respond
+from llama_index_hitl._parking import load_parked
 from llama_index_hitl.agents import human_tool, require_approval
 from llama_index_hitl.audit import verify
 from llama_index_hitl.errors import InvalidAnswer, RunEnded
@@ -342,6 +344,28 @@ async def test_what_a_tool_has_changed_before_a_pause_stays_changed(file: Any):
     await office.answer((await office.open(run.run_id))["ann"], Approve())
     await office.advance(run.run_id)
     assert office.model.results["recall"] == "blue"
+
+
+async def test_a_long_conversation_grows_by_what_was_said_only(file: Any):
+    bank, sizes = Bank(), []
+    rounds = [transfer_to(f"payee {number}") for number in range(10)]
+    office = paying(file, bank, *rounds, "Done.")
+    run = await office.start("teller", user_msg="Pay them.")
+    while run.status is RunStatus.WAITING:
+        whole = await file.run(run.run_id, whole=True)
+        paused, _ = load_parked(whole.snapshot)
+        worker = paused.context["workers"]["call_tool"]
+        # Of calls that are over nothing is left; of this one, what it is and what was asked.
+        assert len(worker["collected_waiters"]) == 1
+        assert len(worker["collected_events"]) == len(worker["collect_generations"]) == 2
+        sizes.append(len(whole.snapshot))
+        (record,) = (await office.open(run.run_id)).values()
+        await office.answer(record, Approve())
+        run = await office.advance(run.run_id)
+    assert len(bank.paid) == len(set(bank.paid)) == len(rounds)
+    assert len(office.model.asked) == len(rounds) + 1, "the model is asked once for each round"
+    # The agent itself keeps a call and its result twice: for the model, and for its own result.
+    assert max(after - before for before, after in pairwise(sizes)) < 1_500
 
 
 # --------------------------------------------------------------------------- edits

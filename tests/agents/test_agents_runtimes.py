@@ -1,5 +1,7 @@
 """Guarded tools behind a ReviewServer, in a file and on DBOS: out of memory before each answer."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 from agent_runs import Bank, Service, agent_test
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
-from runtime_hosts import Served, dbos_server, runs_of, sqlite_server
+from runtime_hosts import Served, dbos_server, runs_of, serving, sqlite_server
 
 from llama_index_hitl import Approve, Edit, Reject, ReviewRequestEvent
 from llama_index_hitl.agents import require_approval
@@ -75,6 +77,7 @@ async def test_two_rounds_of_parallel_calls(start: Any):
     assert "All done." in str(result)
     assert sorted(bank.paid) == ["ann 7", "cleo 10", "dora 10", "emil 10"]
     assert len(model.asked) == 3
+    assert model.asked[-1][0].content == "Pay them."
     assert len(model.results) == 5
     assert run.releases >= 5
 
@@ -97,7 +100,7 @@ async def test_agents_hand_over_before_and_after_pauses(start: Any):
 
     def make() -> AgentWorkflow:
         llm = model.client()
-        tools = [require_approval(bank.noted)]
+        tools = [require_approval(bank.noted, conversation=20)]
         front = FunctionAgent(name="front", description="talks", tools=[], llm=llm, timeout=None)
         cashier = FunctionAgent(
             name="cashier", description="pays", tools=tools, llm=llm, timeout=None
@@ -158,3 +161,70 @@ async def test_an_agent_that_insists_fails_its_run(start: Any):
     assert handler.status == "failed"
     assert "transfer" in str(handler.error)
     assert bank.paid == []
+
+
+class Odd:
+    """Nothing that JSON can carry."""
+
+    def __str__(self) -> str:
+        return "something odd"
+
+
+async def test_a_tool_may_return_what_json_cannot_carry(start: Any):
+    bank = Bank()
+    model = Service([ToolCall(name="look", id="look"), transfer_to("ann"), "Done."])
+
+    def look() -> Odd:
+        """Look at it."""
+        return Odd()
+
+    def make() -> FunctionAgent:
+        tools = [look, require_approval(bank.transfer)]
+        return FunctionAgent(name="teller", tools=tools, llm=model.client(), timeout=None)
+
+    run = await start(make, user_msg="Look, and pay ann.")
+    assert await run.send((await asked(run))["ann"].answer(Approve(), by="erin")) == "ok"
+    assert "Done." in str(await run.result())
+    assert model.results == {"look": "something odd", "to ann": "ann got 10"}
+
+
+def in_a_process(*arguments: str) -> list[str]:
+    """Serve the agent in a process that dies, and return its last words."""
+    script = str(Path(__file__).parent.with_name("agent_process.py"))
+    done = subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 9, done.stdout + done.stderr
+    return done.stdout.strip().splitlines()[-1].split(" ", 1)
+
+
+@pytest.mark.timeout(120)  # two processes, each of which imports everything
+def test_an_agent_on_dbos_goes_on_in_another_process(tmp_path: Path):
+    handler_id, to = in_a_process(str(tmp_path))
+    assert to == "ann"
+    _, result = in_a_process(str(tmp_path), handler_id)
+    assert "Pay them. / ann got 5 / bob got 5" in result
+    assert (tmp_path / "paid.txt").read_text().splitlines() == ["ann 5", "bob 5"]
+    assert (tmp_path / "asked.txt").read_text().splitlines() == ["asked"] * 3
+
+
+async def test_an_agent_goes_on_with_another_server(tmp_path: Path):
+    bank, model = Bank(), Service([transfer_to("ann"), transfer_to("bob"), "Both."])
+    handler_id = ""
+    for to in ("ann", "bob"):
+        server = sqlite_server(tmp_path)
+        tools = [require_approval(bank.transfer)]
+        agent = FunctionAgent(name="teller", tools=tools, llm=model.client(), timeout=None)
+        server.add_workflow("teller", agent)
+        async with serving(server) as client:
+            if not handler_id:
+                body = {"start_event": {"user_msg": "Pay them."}}
+                started = await client.post("/workflows/teller/run-nowait", json=body)
+                handler_id = started.json()["handler_id"]
+            run = Served(server, client, handler_id)
+            assert await run.send((await asked(run))[to].answer(Approve(), by="erin")) == "ok"
+            if await run.ended():
+                assert "Both." in str(await run.result())
+    assert bank.paid == ["ann 10", "bob 10"]
+    said = [message.content for message in model.asked[-1]]
+    assert said == ["Pay them.", None, "ann got 10", None, "bob got 10"]

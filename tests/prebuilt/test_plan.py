@@ -496,11 +496,6 @@ async def test_a_check_that_raises_stops_the_action():
             raise LookupError("no such account")
 
     flow = Unsure(llm=ScriptedLLM([planned(0, 50)]))
-
-    async def nothing_known(actions):
-        return {}
-
-    flow.check_plan = nothing_known
     result = await review_with(flow.run(request="x"))
     assert shown(result) == ["0 failed", "50 not_run"]
     assert result.actions[0].reason == "LookupError: no such account"
