@@ -1,6 +1,5 @@
 """What people and rules decide about the calls of an agent, and what the model is told."""
 
-from itertools import permutations
 from typing import Any
 
 import pytest
@@ -395,6 +394,24 @@ async def test_other_arguments_are_another_call(start_both: Any) -> None:
     assert bank.paid == [("Alice", 50)]
 
 
+async def test_the_same_arguments_of_another_tool_are_another_call(start: Any) -> None:
+    bank = Bank(max_rejections=1)
+    lent: list[str] = []
+
+    def lend(to: str, amount: float) -> str:
+        """Lend somebody money."""
+        lent.append(to)
+        return "lent"
+
+    other = require_approval(lend, max_rejections=1)
+    again = call("lend", to="Alice", amount=500)
+    run: Hand = start(agent([bank.pay, other], pay(), again, "Done."))
+    await run.decide(Reject())
+    await run.decide(Approve())
+    assert str(await run.result()) == "Done."
+    assert (bank.paid, lent) == ([], ["Alice"])
+
+
 async def test_a_new_run_of_the_same_agent_starts_at_nought(start: Any) -> None:
     bank = Bank(max_rejections=1)
     make = agent([bank.pay], pay(), "No.", pay(), "Done.")
@@ -410,7 +427,7 @@ async def test_a_new_run_of_the_same_agent_starts_at_nought(start: Any) -> None:
 THREE = [pay("Ann", id="a"), pay("Ben", id="b"), pay("Cem", id="c")]
 
 
-@pytest.mark.parametrize("order", list(permutations("ABC")), ids="".join)
+@pytest.mark.parametrize("order", ["ABC", "CBA", "BCA"])
 async def test_parallel_calls_are_answered_in_any_order(order: Any, start_both: Any) -> None:
     bank = Bank()
     make = agent([bank.pay], THREE, "Done.")

@@ -143,16 +143,15 @@ TO_ALICE = {"to": "Alice", "amount": 500}
         "of_a_spec",
     ],
 )
-@pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "at once"])
 async def test_a_tool_of_any_kind_waits_and_is_called_once_with_what_was_shown(
-    kind: str, streaming: bool, start_both: Any
+    kind: str, start_both: Any
 ) -> None:
     kinds = Kinds()
     make = agent(
         [require_approval(getattr(kinds, kind)())],
         call("pay", "c1", **TO_ALICE),
         "Done.",
-        streaming=streaming,
+        streaming=kind == "plain",
     )
     run: Hand = start_both(make)
     (request,) = await run.waiting()
