@@ -281,6 +281,23 @@ async def test_models_reach_functions_that_ask_for_them_and_mappings_all_others(
     assert got == [(Part(name="x"), part, raw["three"])]
 
 
+async def test_sets_are_shown_in_order_whatever_the_order_in_this_process(start: Any) -> None:
+    got: list[Any] = []
+
+    def label(names: set[str], groups: dict[str, list[frozenset[int]]] | None = None) -> str:
+        """Label something."""
+        got.append((names, groups))
+        return "labelled"
+
+    names = [chr(code) for code in range(ord("z"), ord("a") - 1, -1)]
+    raw = {"names": names, "groups": {"g": [[30, 2, 100]]}}
+    run: Hand = start(agent([require_approval(label)], call("label", **raw), "Done."))
+    (request,) = await run.waiting()
+    assert arguments(request) == {"names": sorted(names), "groups": {"g": [[100, 2, 30]]}}
+    await run.tell(to(request))
+    assert got == [(set(names), {"g": [frozenset({2, 30, 100})]})]
+
+
 async def test_defaults_hold_for_what_neither_model_nor_person_gives(start_both: Any) -> None:
     got: list[Any] = []
 
