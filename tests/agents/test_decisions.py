@@ -30,7 +30,15 @@ from llama_index_hitl.agents import require_approval
 from llama_index_hitl.errors import RejectedTooOften, ToolError
 from llama_index_hitl.forms import fields_of, parse_answer
 from llama_index_hitl.models import DecisionKind
-from llama_index_hitl.rules import always, first_match, never, rule, threshold
+from llama_index_hitl.rules import (
+    SPOT_CHECK_TAG,
+    always,
+    first_match,
+    never,
+    rule,
+    spot_check,
+    threshold,
+)
 from llama_index_hitl.testing.llm import ToolCalls
 
 pytestmark = agent_tests
@@ -209,7 +217,7 @@ async def test_what_is_shown_can_be_made_of_the_arguments(start: Any) -> None:
     assert request.policy.reviewers == ("role:boss",)
     assert request.policy.barred == {"mallory": "asked for it"}
     assert (request.requester, request.priority) == ("mallory", "urgent")
-    assert request.tags == ("money", "Alice")
+    assert request.tags == ("money", "Alice", "tool:pay", "agent:Agent")
 
 
 @pytest.mark.parametrize(
@@ -621,3 +629,14 @@ async def test_a_message_cannot_speak_in_somebody_elses_name(start_both: Any) ->
     assert bank.paid == []
     await run.tell(to(request, Reject()))
     assert bank.paid == []
+
+
+async def test_a_call_that_a_rule_let_pass_is_found_for_a_spot_check(start: Any) -> None:
+    looked_at = spot_check(never(), 1, salt="all of them")
+    run: Hand = start(agent([Bank(when=looked_at).pay], pay(), "Done."))
+    assert str(await run.result()) == "Done."
+    (updated,) = run.of_kind(ReviewUpdatedEvent)
+    request = updated.record.request
+    assert request.rule is not None
+    assert request.rule.spot_check
+    assert set(request.tags) == {"tool:pay", "agent:Agent", SPOT_CHECK_TAG}
