@@ -35,7 +35,7 @@ from llama_index_hitl._upstream import (
     state_of_run,
     workflow_of,
 )
-from llama_index_hitl.clock import Clock, present_clock
+from llama_index_hitl.clock import Clock, clock_of
 from llama_index_hitl.errors import AnswerRefused, FieldProblem, InvalidAnswer, QuestionError
 from llama_index_hitl.events import (
     ReviewRefusedEvent,
@@ -191,9 +191,7 @@ async def ask(
         SubjectError: The subject does not survive being written as JSON.
     """
     execution = execution_of_step()
-    workflow = workflow_of(ctx)
-    own: Clock | None = getattr(workflow, "clock", None)
-    now = clock or own or present_clock()
+    now = clock or clock_of(workflow_of(ctx))
     session = state_of_run(Heard)
     session.listen(ctx)
     place = session.place_of(execution, key)
