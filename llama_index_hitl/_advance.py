@@ -17,9 +17,8 @@ from llama_index_hitl._drive import Halt, Watch, drive
 from llama_index_hitl._grantbook import StoredGrants
 from llama_index_hitl._lease import Lease, without_bytes
 from llama_index_hitl._models_of_code import check_with_models
-from llama_index_hitl._outbox import Outbox
+from llama_index_hitl._outbox import Outbox, persistently
 from llama_index_hitl._parking import Parking, load_parked
-from llama_index_hitl._submit import persistently
 from llama_index_hitl._upstream import is_live
 from llama_index_hitl.audit import AuditKind
 from llama_index_hitl.clock import Clock, using_clock

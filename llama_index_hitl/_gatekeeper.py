@@ -23,7 +23,7 @@ from llama_index_hitl._proposals import (
 )
 from llama_index_hitl._requests import FEEDBACK_LIMIT, RequestMaker, again, shown
 from llama_index_hitl._upstream import is_waited_for, state_of_run, steps_accepting
-from llama_index_hitl.clock import Clock, present_clock
+from llama_index_hitl.clock import clock_of
 from llama_index_hitl.errors import (
     AlreadyAnswered,
     AmbiguousRevision,
@@ -88,8 +88,7 @@ class Gatekeeper:
         self._workflow = workflow
         self._ctx = ctx
         self._proposals = ProposalStore(workflow)
-        own: Clock | None = getattr(workflow, "clock", None)
-        clock = gate.clock or own or present_clock()
+        clock = gate.clock or clock_of(workflow)
         self._now = clock()
 
     def _requests(self, memory: Memory) -> RequestMaker:

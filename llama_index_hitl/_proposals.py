@@ -19,7 +19,7 @@ from llama_index_hitl.events import ReviewOutcomeEvent
 from llama_index_hitl.forms import problems_of
 from llama_index_hitl.models import JsonObject, Subject
 
-_FOR_THE_GATE = ("approvals", "revision_of")
+FOR_THE_GATE = ("approvals", "revision_of")
 """Undeclared fields that an event carries for the next gate; they are no part of a subject."""
 
 
@@ -80,7 +80,7 @@ def data_of(value: BaseModel) -> JsonObject:
         ) from error
     if isinstance(value, Event):
         undeclared = dumped.pop("_data", {})
-        dumped.update({k: v for k, v in undeclared.items() if k not in _FOR_THE_GATE})
+        dumped.update({k: v for k, v in undeclared.items() if k not in FOR_THE_GATE})
     return cast("JsonObject", dumped)
 
 

@@ -48,8 +48,6 @@ from llama_index_hitl.stores.protocol import (
     StoredRequest,
 )
 
-__all__ = ["Receipt", "Submission", "Submitter", "persistently"]
-
 
 class Receipt(Value):
     """Proof that an answer was taken. The same answer again gives an equal receipt.

@@ -46,7 +46,7 @@ from llama_index_hitl._upstream import (
     wait_too,
     workflow_of,
 )
-from llama_index_hitl.clock import Clock, present_clock
+from llama_index_hitl.clock import clock_of
 from llama_index_hitl.effects import sharing_effects
 from llama_index_hitl.errors import (
     AnswerRefused,
@@ -318,7 +318,7 @@ class _Child:
             if state is None:
                 self._end_with(workflow, execution, result_of(handler))
                 return
-            paused = snapshot(handler, state, streamed=seen, clock=_clock_of(workflow))
+            paused = snapshot(handler, state, streamed=seen, clock=clock_of(workflow))
             if not paused.requests:
                 raise NothingAsked(paused.run_id)
             self._wait_as(paused)
@@ -422,11 +422,6 @@ def _name_of(workflow: Workflow) -> str:
     """Return what people call a workflow: of an agent its name, else that of the class."""
     name = getattr(workflow, "name", None)
     return name if isinstance(name, str) and name else type(workflow).__name__
-
-
-def _clock_of(workflow: Workflow) -> Clock:
-    own: Clock | None = getattr(workflow, "clock", None)
-    return own or present_clock()
 
 
 def _refuse(ctx: Context[Any], error: AnswerRefused, event: Told) -> None:

@@ -23,6 +23,12 @@ def present_clock() -> Clock:
     return _CLOCK.get()
 
 
+def clock_of(workflow: object) -> Clock:
+    """Return the clock that the runs of a workflow go by: its attribute `clock`, or the present."""
+    own: Clock | None = getattr(workflow, "clock", None)
+    return own or present_clock()
+
+
 @contextmanager
 def using_clock(clock: Clock) -> Iterator[None]:
     """Let gates and questions of the runs that are started in the block go by a clock."""

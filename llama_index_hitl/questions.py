@@ -22,6 +22,7 @@ from llama_index_hitl._heard import Heard, Passed, stand_aside
 from llama_index_hitl._ledger import recalled, remembered_from_now_on, remembered_once
 from llama_index_hitl._origin import check_can_wait, origin_of
 from llama_index_hitl._proposals import describe, rebuilt
+from llama_index_hitl._requests import tagged
 from llama_index_hitl._siblings import others_at_rest
 from llama_index_hitl._upstream import (
     Execution,
@@ -34,7 +35,7 @@ from llama_index_hitl._upstream import (
     state_of_run,
     workflow_of,
 )
-from llama_index_hitl.clock import Clock, present_clock
+from llama_index_hitl.clock import Clock, clock_of
 from llama_index_hitl.errors import AnswerRefused, FieldProblem, InvalidAnswer, QuestionError
 from llama_index_hitl.events import (
     ReviewRefusedEvent,
@@ -190,9 +191,7 @@ async def ask(
         SubjectError: The subject does not survive being written as JSON.
     """
     execution = execution_of_step()
-    workflow = workflow_of(ctx)
-    own: Clock | None = getattr(workflow, "clock", None)
-    now = clock or own or present_clock()
+    now = clock or clock_of(workflow_of(ctx))
     session = state_of_run(Heard)
     session.listen(ctx)
     place = session.place_of(execution, key)
@@ -292,7 +291,7 @@ def request_for(
         created_at=at,
         rule=question.rule,
         priority=question.priority,
-        tags=tuple(question.tags),
+        tags=tagged(question.tags, question.rule),
     )
 
 

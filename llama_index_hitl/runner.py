@@ -28,8 +28,8 @@ from llama_index_hitl._advance import Advancer
 from llama_index_hitl._drive import Watch
 from llama_index_hitl._entries import Redact
 from llama_index_hitl._grant_desk import GrantDesk
-from llama_index_hitl._outbox import Outbox
-from llama_index_hitl._submit import Receipt, Submission, Submitter, persistently
+from llama_index_hitl._outbox import Outbox, persistently
+from llama_index_hitl._submit import Receipt, Submission, Submitter
 from llama_index_hitl.audit import AuditKind, AuditRow
 from llama_index_hitl.authorizers import Action, Authorizer, TrustingAuthorizer
 from llama_index_hitl.clock import Clock, utc_now

@@ -19,12 +19,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from llama_index_hitl import _entries
-from llama_index_hitl._outbox import Outbox
+from llama_index_hitl._outbox import Outbox, persistently
 from llama_index_hitl.authorizers import Action, Authorizer
 from llama_index_hitl.clock import Clock
 from llama_index_hitl.errors import (
     AlreadyChecked,
-    Conflict,
     NotAllowed,
     NotPicked,
     UnknownRequest,
@@ -38,8 +37,6 @@ from llama_index_hitl.stores.protocol import Commit, Page, RequestQuery, Store, 
 
 _PAGE = 100
 _LISTED = 100
-_ATTEMPTS = 10
-"""How often a judgement is tried anew when somebody else was first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,14 +181,14 @@ class SpotChecks:
         if (reason := _why_not(stored.record, person)) is not None:
             raise NotAllowed(request_id, by=person.id, reason=reason)
         found = self._found(stored.record, right, person, comment)
-        for _ in range(_ATTEMPTS):
+
+        async def attempt() -> ReviewRecord:
+            stored = await self._picked(request_id)
             if stored.record.spot_check is not None:
                 return _the_same(stored.record, stored.record.spot_check, found)
-            try:
-                return await self._write(stored, found, person)
-            except Conflict:
-                stored = await self._picked(request_id)
-        return await self._write(stored, found, person)
+            return await self._write(stored, found, person)
+
+        return await persistently(attempt)
 
     async def _picked(self, request_id: str) -> StoredRequest:
         stored = await self._store.request(request_id)

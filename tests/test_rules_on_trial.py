@@ -11,11 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rollout import OK, Transfer, bank_on, pay
 from strategies import brief, json_objects, thorough
-from workflows import Workflow, step
+from workflows import Context, Workflow, step
 from workflows.events import StartEvent, StopEvent
 
-from llama_index_hitl import Approve, Approved, Edit, Escalate, Review, Reviewer, ReviewRecord
+from llama_index_hitl import (
+    Approve,
+    Approved,
+    Edit,
+    Escalate,
+    Reject,
+    Review,
+    Reviewer,
+    ReviewRecord,
+)
 from llama_index_hitl._requests import tagged
+from llama_index_hitl.agents import require_approval
 from llama_index_hitl.console._view import View
 from llama_index_hitl.models import RuleResult, RuleVerdict
 from llama_index_hitl.replay import shadow_report
@@ -285,6 +295,33 @@ class Voted(Workflow):
     @step
     async def pay(self, ev: Approved) -> StopEvent:
         return StopEvent(result=ev.subject.amount)
+
+
+class Till(Workflow):
+    """Takes money with a guarded tool."""
+
+    @step
+    async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=(await TAKE.acall(ctx=ctx, amount=ev.amount)).content)
+
+
+def take(amount: int) -> str:
+    """Take money."""
+    return f"took {amount}"
+
+
+TAKE = require_approval(take, when=shadow(never()), tags=["money"])
+
+
+async def test_rules_about_the_calls_of_a_tool_are_tried_in_the_same_way() -> None:
+    runner = runner_on(MemoryStore(), workflows={"till": Till(timeout=None)})
+    run = await runner.start("till", amount=5)
+    asked = await only(runner, run.run_id)
+    assert asked.request.tags == ("money", "shadow")
+    await runner.answer(asked.request_id, Reject(), by="alice")
+    await runner.advance(run.run_id)
+    report = await shadow_report(runner.store)
+    assert (report.would_approve, report.refused) == (1, {"rejected": 1})
 
 
 async def test_what_was_edited_is_no_longer_what_the_rule_on_trial_saw() -> None:

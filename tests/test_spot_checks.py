@@ -13,6 +13,7 @@ from workflows import Context, Workflow, step
 from workflows.events import StartEvent, StopEvent
 
 from llama_index_hitl import Approve, Approved, Review, Reviewer, ReviewRequest
+from llama_index_hitl.agents import require_approval
 from llama_index_hitl.audit import verify
 from llama_index_hitl.authorizers import Action
 from llama_index_hitl.errors import AlreadyChecked, NotAllowed, NotPicked, UnknownRequest
@@ -25,6 +26,14 @@ from llama_index_hitl.testing import ManualClock
 from llama_index_hitl.testing.faults import Fault, FaultyStore
 
 EVERY = spot_check(never(), 1, salt="2026")
+
+
+def take(amount: int) -> str:
+    """Take money."""
+    return f"took {amount}"
+
+
+TAKE = require_approval(take, when=EVERY)
 
 
 async def test_what_is_picked_waits_to_be_looked_at_and_holds_nobody_up(store: Store) -> None:
@@ -55,6 +64,23 @@ async def test_what_is_picked_waits_to_be_looked_at_and_holds_nobody_up(store: S
         record.request.digest,
     )
     assert entry.details == {"right": False, "rule": "never"}
+
+
+async def test_calls_of_guarded_tools_are_picked_too(store: Store) -> None:
+    class Till(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=(await TAKE.acall(ctx=ctx, amount=ev.amount)).content)
+
+    runner = runner_on(store, workflows={"till": Till(timeout=None)})
+    run = await runner.start("till", amount=50)
+    assert await runner.result(run.run_id) == "took 50"
+    (record,) = await runner.spot_checks.pending()
+    assert record.request.subject.data == {"amount": 50}
+    assert record.request.tags == ("spot-check",)
+    await runner.spot_checks.judge(record.request_id, right=False, by="alice")
+    report = await runner.spot_checks.report()
+    assert (report.picked, report.wrong) == (1, 1)
 
 
 async def test_the_same_judgement_again_is_the_same_and_another_is_refused(store: Store) -> None:

@@ -10,7 +10,7 @@ from workflows.events import Event, InputRequiredEvent
 
 from llama_index_hitl._codec import SnapshotSerializer
 from llama_index_hitl._ledger import BUFFER, Ledger, OpenReview
-from llama_index_hitl._proposals import _FOR_THE_GATE, describe, subject_in
+from llama_index_hitl._proposals import FOR_THE_GATE, describe, subject_in
 from llama_index_hitl._requests import again
 from llama_index_hitl.errors import SnapshotError, SubjectError
 from llama_index_hitl.migrations._migration import MigrationError
@@ -84,6 +84,6 @@ def _shows_its_subject(review: OpenReview) -> bool:
     if isinstance(values, dict):
         undeclared = values.get("_data", {}).items()
         values = {key: value for key, value in values.items() if key != "_data"}
-        values |= {key: value for key, value in undeclared if key not in _FOR_THE_GATE}
+        values |= {key: value for key, value in undeclared if key not in FOR_THE_GATE}
     subject = review.record.request.subject
     return subject is not None and values == subject.data

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workflows.events import Event
 
+from llama_index_hitl._proposals import FOR_THE_GATE
 from llama_index_hitl.errors import GateError, SubjectError
 from llama_index_hitl.events import Expired, Rejected, Responded
 from llama_index_hitl.gates import Review
@@ -53,7 +54,6 @@ ESCALATE_TOOL = "escalate"
 """Name of the tool by which an agent asks for help."""
 
 _NOT_FACTS = ("needed", "about")  # what somebody says, as opposed to what is known
-_FOR_GATES = ("approvals", "revision_of")  # what an event may carry without declaring it
 
 
 class EscalationNeeded(BaseModel):
@@ -88,7 +88,7 @@ class Escalation(Event):
             SubjectError: There are others, such as one that is misspelt; an event takes any
                 keyword, and a rule would go by the default.
         """
-        if unknown := [name for name in self.keys() if name not in _FOR_GATES]:
+        if unknown := [name for name in self.keys() if name not in FOR_THE_GATE]:
             raise SubjectError(
                 f"{type(self).__name__} has no field {', '.join(unknown)}. Declare facts in a "
                 "subclass, and give the gate event= that class."

@@ -63,6 +63,7 @@ from llama_index_hitl.prebuilt._settling import (
     status_of,
     stopped,
 )
+from llama_index_hitl.questions import Question
 
 
 class PlanStart(StartEvent):
@@ -126,7 +127,8 @@ class ActionPlan(ReviewWorkflow):
     """Time to answer a request, counted from the question; None: no limit."""
 
     on_doubt: OnDoubt = "fail"
-    """What to do about an action that was begun by a process that died; see `effects.once`."""
+    """What to do about an action that was begun by a process that died; see `effects.once`. With
+    `ask`, the workflow's `reviewers` are asked."""
 
     plan_prompt = (
         "Turn this request into the actions that it takes, in the order in which to take them. Use "
@@ -315,6 +317,11 @@ class ActionPlan(ReviewWorkflow):
             lambda: self._outcome(action, key),
             on_doubt=self.on_doubt,
             ctx=ctx,
+            question=Question(
+                title=f"May this be done again: {report.summary}",
+                subject=action,
+                reviewers=self.reviewers,
+            ),
             not_done=(WAITS,),
             note=_note_on,
         )

@@ -15,7 +15,7 @@ from workflows import Workflow
 from workflows.events import Event, HumanResponseEvent
 
 from llama_index_hitl._upstream import steps_accepting
-from llama_index_hitl.clock import Clock, utc_now
+from llama_index_hitl.clock import Clock, clock_of
 from llama_index_hitl.errors import (
     FieldProblem,
     InvalidAnswer,
@@ -258,8 +258,7 @@ def _parsed(event: Event, request: ReviewRequest, by: Reviewer | None, now: date
 def _clock_for(workflow: Workflow, request: ReviewRequest) -> Clock:
     """Return the clock that the run itself goes by."""
     gate = gates_of(workflow).get(request.gate)
-    own: Clock | None = getattr(workflow, "clock", None)
-    return (gate.clock if gate is not None else None) or own or utc_now
+    return (gate.clock if gate is not None else None) or clock_of(workflow)
 
 
 def _is_about(verdict: Verdict, event: ReviewResponseEvent | ReviewDeadlineEvent) -> bool:

@@ -35,7 +35,7 @@ from llama_index_hitl.prebuilt import (
 from llama_index_hitl.prebuilt._actions import confirmation_of
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import MemoryStore
-from llama_index_hitl.stores.protocol import RunStatus
+from llama_index_hitl.stores.protocol import Commit, Effect, RunStatus
 from llama_index_hitl.testing import ManualClock, ScriptedLLM, ScriptedReviewer, review_with
 
 
@@ -839,6 +839,27 @@ async def test_the_plan_is_made_once_though_the_run_is_begun_again():
     assert shown(await again.result(run.run_id)) == ["50 done", "60 failed"]
     assert done == [(50, f"{run.run_id}:1"), "told"]
     llm.assert_exhausted()
+
+
+async def test_those_who_review_are_asked_about_an_action_that_was_cut_off():
+    store, flow = MemoryStore(), paying(500, reviewers=["erin"])
+    flow.on_doubt = "ask"
+    runner = Runner(store, {"pay": flow}, clock=ManualClock(NOON))
+    run = await runner.start("pay", request="Pay Ann 500.")
+    (first,) = await runner.pending()
+    cut_off = Effect(
+        key=f"{first.request_id}:1", run_id=run.run_id, status="begun", owner="another", at=NOON
+    )
+    await store.commit(Commit(effects=(cut_off,)))
+    await runner.answer(first.request_id, Approve(), by="erin")
+    await runner.advance(run.run_id)
+    (doubt,) = await runner.pending()
+    assert doubt.policy.reviewers == ("erin",)
+    assert doubt.request.subject.data["amount"] == "500"
+    await runner.answer(doubt.request_id, Reject(), by="erin")
+    await runner.advance(run.run_id)
+    assert shown(await runner.result(run.run_id)) == ["500 done"]
+    assert flow.done == []
 
 
 async def test_the_audit_says_what_failed():
