@@ -217,9 +217,13 @@ class Parking:
         """Write down a request that the run has closed, unless it stands so already."""
         if request_id in self._told and record.superseded_by is None:
             return  # closed by what was submitted, which is stored
+        known = request_id in self._before or request_id in self._told
         stored = None
-        if request_id in self._before or request_id in self._told:
+        if known or any(answer.by.kind == "human" for answer in record.answers):
             stored = await self._store.request(request_id)
+        if stored is not None and not known:
+            # A call that was cut off has waited for something else before it came to this answer.
+            return
         if stored is None:
             self._closed_at_once(changes, record)
             return

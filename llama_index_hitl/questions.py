@@ -22,6 +22,7 @@ from llama_index_hitl._heard import Heard, Passed, stand_aside
 from llama_index_hitl._ledger import recalled, remembered_from_now_on, remembered_once
 from llama_index_hitl._origin import check_can_wait, origin_of
 from llama_index_hitl._proposals import describe, rebuilt
+from llama_index_hitl._requests import tagged
 from llama_index_hitl._siblings import others_at_rest
 from llama_index_hitl._upstream import (
     Execution,
@@ -292,7 +293,7 @@ def request_for(
         created_at=at,
         rule=question.rule,
         priority=question.priority,
-        tags=tuple(question.tags),
+        tags=tagged(question.tags, question.rule),
     )
 
 
