@@ -708,3 +708,17 @@ async def test_an_answer_within_a_call_that_was_cut_off_counts_when_it_is_repeat
     history = await office.runner().history(run.run_id)
     assert kinds(history).count("answered") == 3
     assert not verify(history)
+
+
+async def test_what_a_rule_has_let_a_tool_do_is_on_record_once_though_the_run_fails(file: Any):
+    bank = Bank()
+    rule = first_match(threshold("amount", above=100), otherwise=never())
+    office = paying(file, bank, transfer_to("ann"), when=rule)  # then the model has no more to say
+    run = await office.start("teller", user_msg="Pay her.")
+    for _ in range(2):
+        assert (run.status, bank.paid) == (RunStatus.FAILED, ["ann 10"])
+        (stored,) = await file.requests(RequestQuery(run_id=run.run_id, open=False))
+        assert stored.record.answers[-1].by.id == "rule:never"
+        assert kinds(await office.runner().history(run.run_id)).count("rule_decided") == 1
+        again = paying(file, bank, transfer_to("ann"), when=rule)
+        run = await again.runner().retry(run.run_id, by="erin")
