@@ -133,6 +133,7 @@ class GrantDesk:
                 terms=terms,
                 arguments={} if arguments is None else arguments,
                 owner=person.id,
+                owner_roles=person.roles,
                 granted_at=now,
             )
         except ValidationError as error:

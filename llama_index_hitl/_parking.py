@@ -34,6 +34,7 @@ from llama_index_hitl.lifecycle import (
     take_answer,
 )
 from llama_index_hitl.models import (
+    INLINE_GATE,
     RULE_PREFIX,
     UNCHECKED,
     Answer,
@@ -126,7 +127,7 @@ class Parking:
             LeaseLost: Somebody else has taken the run over.
         """
         if self._halt.error is not None:
-            commit, run = self._failed(self._halt.error)
+            commit, run = await self._failed(self._halt.error)
         else:
             commit, run = await self._went_well()
         try:
@@ -136,8 +137,16 @@ class Parking:
                 raise LeaseLost(self._run_id) from None
             raise
 
-    def _failed(self, error: Exception) -> tuple[Commit, Run]:
-        """Fail the run where it was last stored; the messages stay, so that it can be retried."""
+    async def _failed(self, error: Exception) -> tuple[Commit, Run]:
+        """Fail the run where it was last stored; the messages stay, so that it can be retried.
+
+        What rules have let tools do meanwhile has happened, so that they did is stored.
+        """
+        changes = _Changes()
+        for request_id, record in self._closed_by_run().items():
+            by_rules = all(answer.by.kind == "rule" for answer in record.answers)
+            if record.request.gate == INLINE_GATE and by_rules:
+                await self._close(changes, request_id, record)
         message = str(error) or type(error).__name__
         details: JsonObject = {
             "type": type(error).__name__,
@@ -146,8 +155,11 @@ class Parking:
         }
         run = replace(without_bytes(self._lease.run), status=RunStatus.FAILED, error=details)
         reason = f"{type(error).__name__}: {message}"[:_TRACEBACK_LIMIT]
-        entry = _entries.run_event(AuditKind.FAILED, self._run_id, self._now, reason=reason)
-        return Commit(audit=(entry,), notices=self._notice(NoticeKind.FAILED)), run
+        changes.audit.append(
+            _entries.run_event(AuditKind.FAILED, self._run_id, self._now, reason=reason)
+        )
+        changes.notices.extend(self._notice(NoticeKind.FAILED))
+        return changes.commit(), run
 
     async def _went_well(self) -> tuple[Commit, Run]:
         changes = _Changes()
@@ -217,9 +229,13 @@ class Parking:
         """Write down a request that the run has closed, unless it stands so already."""
         if request_id in self._told and record.superseded_by is None:
             return  # closed by what was submitted, which is stored
+        known = request_id in self._before or request_id in self._told
         stored = None
-        if request_id in self._before or request_id in self._told:
+        if known or record.request.gate == INLINE_GATE:
             stored = await self._store.request(request_id)
+        if stored is not None and not known:
+            # The step has failed, or was cut off, and comes to what was decided once more.
+            return
         if stored is None:
             self._closed_at_once(changes, record)
             return

@@ -224,6 +224,7 @@ class Submitter:
             terms=decision.grant,
             arguments={} if subject is None else subject.data,
             owner=answer.by.id,
+            owner_roles=answer.by.roles,
             run_id=stored.run_id,
             request_id=stored.request_id,
             granted_at=answer.at,

@@ -23,10 +23,13 @@ from llama_index_hitl.models import (
     Identifier,
     JsonObject,
     Line,
+    Reviewer,
+    ReviewPolicy,
     Text,
     Value,
     digest_of,
 )
+from llama_index_hitl.policies import why_not_allowed
 
 GrantState: TypeAlias = Literal["active", "expired", "used_up", "revoked"]
 """How a grant stands. Only an `active` one covers anything; `revoked` goes before the others."""
@@ -46,12 +49,15 @@ class GuardedCall(Value):
         version: Digest of the tool's description and schema.
         agent: Name of the agent that calls it; empty where it is called without one.
         arguments: The arguments, validated by the tool's schema, as JSON.
+        policy: Who could approve it by themselves. No part of what the call is: those who are asked
+            may change while a run waits.
     """
 
     tool: Line
     version: Line
     agent: Line = ""
     arguments: JsonObject
+    policy: ReviewPolicy = Field(default_factory=ReviewPolicy, exclude=True)
 
 
 class Grant(Value):
@@ -66,6 +72,7 @@ class Grant(Value):
         terms: What it covers.
         arguments: The arguments that were approved when it was given.
         owner: Id of the person who gave it.
+        owner_roles: The roles that they had then. It covers only calls that they could approve.
         run_id: The run in which it was given; empty: it was given without one.
         request_id: The request whose approval it was given with; None: it was given by itself.
         granted_at: When.
@@ -84,6 +91,7 @@ class Grant(Value):
     terms: GrantTerms
     arguments: JsonObject
     owner: Identifier
+    owner_roles: tuple[Identifier, ...] = ()
     run_id: Line = ""
     request_id: Identifier | None = None
     granted_at: AwareDatetime
@@ -157,6 +165,9 @@ def why_not_covered(grant: Grant, call: GuardedCall, *, workflow: str, now: date
             return f"it is for another {what}"
     if grant.version != call.version:
         return "the tool has changed since it was given"
+    owner = Reviewer(id=grant.owner, roles=grant.owner_roles)
+    if (reason := why_not_allowed(call.policy, owner)) is not None:
+        return f"{grant.owner} could not approve this call: {reason}"
     if grant.terms.arguments == "same" and not _are_same(grant.arguments, call.arguments):
         return "the arguments are not those that were approved"
     return next(_excesses(grant, call.arguments), None)

@@ -140,7 +140,8 @@ class GrantTerms(Value):
     """What a standing approval covers. A person gives it along with an approval, never a model.
 
     Whatever the terms: it covers calls of the one tool, as that was described then, by the one
-    agent that asked, in the one workflow.
+    agent that asked, in the one workflow, and of these only what whoever gives it may approve by
+    themselves: nothing that is for other reviewers, or that they are barred from.
 
     Attributes:
         arguments: `any`, or `same`: only calls with exactly the arguments that were approved.

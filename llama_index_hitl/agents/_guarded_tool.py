@@ -44,6 +44,7 @@ from llama_index_hitl.models import (
     Edit,
     GrantOffer,
     Respond,
+    ReviewPolicy,
     RuleResult,
     RuleVerdict,
     digest_of,
@@ -230,6 +231,7 @@ class GuardedTool(FunctionTool):
             version=version_of(self.metadata),
             agent=case.agent,
             arguments=arguments.data,
+            policy=ReviewPolicy(reviewers=case.reviewers, barred=case.barred),
         )
         grant = await book.use(call, key=key)
         if grant is None:

@@ -4,6 +4,7 @@ That is, by a new runner, with new workflows, agents and models. What outlives i
 bank, and the place where the model has come to in its script.
 """
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
@@ -21,13 +22,13 @@ from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel, Field, field_validator
 from workflows import Context
 
-from llama_index_hitl import Approve, Edit, Reject, Respond
+from llama_index_hitl import Approve, Edit, Question, Reject, Respond, Reviewer, ask
 from llama_index_hitl._parking import load_parked
 from llama_index_hitl.agents import human_tool, require_approval
 from llama_index_hitl.audit import verify
 from llama_index_hitl.errors import InvalidAnswer, RunEnded
-from llama_index_hitl.models import RequestStatus
-from llama_index_hitl.rules import first_match, never, threshold
+from llama_index_hitl.models import GrantTerms, RequestStatus
+from llama_index_hitl.rules import SHADOW_TAG, first_match, never, shadow, spot_check, threshold
 from llama_index_hitl.runner import Runner, Submission
 from llama_index_hitl.stores import SqlStore
 from llama_index_hitl.stores.protocol import RequestQuery, RunStatus
@@ -625,3 +626,111 @@ async def test_the_inbox_has_what_a_person_may_answer(file: Any):
     assert await listed(reviewer="mallory") == []
     assert await listed(tag="to-bob") == ["bob"]
     assert await listed(gate="ask") == ["ann", "bob"]
+
+
+# --------------------------------------------------------------------------- where parts meet
+
+
+@pytest.mark.parametrize(
+    ("who", "paid"),
+    [
+        (Reviewer(id="carl"), ["ann 10", "eve 20"]),
+        (Reviewer(id="erin", roles=("boss",)), ["ann 10", "eve 20", "bob 5000"]),
+        (Reviewer(id="eve", roles=("boss",)), ["ann 10"]),
+    ],
+    ids=["a clerk", "the boss", "who is barred from the next"],
+)
+async def test_a_grant_covers_only_what_its_owner_could_approve(
+    file: Any, who: Reviewer, paid: list[str]
+):
+    bank = Bank()
+    office = paying(
+        file,
+        bank,
+        transfer_to("ann", 10),
+        transfer_to("eve", 20),
+        transfer_to("bob", 5_000),
+        "Done.",
+        reviewers=lambda call: ["role:boss"] if call.amount > 100 else [],
+        barred=lambda call: {call.to: "it is for themselves"},
+    )
+    run = await office.start("teller", user_msg="Pay them.")
+    (record,) = (await office.open(run.run_id)).values()
+    decision = Approve(grant=GrantTerms())
+    await office.runner().answer(record.request_id, decision, by=who)
+    await office.advance(run.run_id)
+    assert bank.paid == paid
+
+
+async def test_calls_that_a_rule_decides_are_found_for_spot_checks(file: Any):
+    bank = Bank()
+    rule = first_match(threshold("amount", above=100), otherwise=never())
+    office = paying(file, bank, transfer_to("ann"), "Paid.", when=spot_check(rule, 1, salt="s"))
+    run = await office.start("teller", user_msg="Pay her.")
+    assert (run.status, bank.paid) == (RunStatus.FINISHED, ["ann 10"])
+    (picked,) = await office.runner().spot_checks.pending()
+    assert picked.request.subject.data == {"to": "ann", "amount": 10}
+
+
+async def test_calls_with_a_rule_on_trial_are_found_by_its_tag(file: Any):
+    bank = Bank()
+    rule = first_match(threshold("amount", above=100), otherwise=never())
+    office = paying(file, bank, transfer_to("ann"), "Paid.", when=shadow(rule), tags=["money"])
+    run = await office.start("teller", user_msg="Pay her.")
+    (record,) = await office.runner().pending(run_id=run.run_id, tag=SHADOW_TAG)
+    assert record.request.tags == ("money", SHADOW_TAG)
+    await office.answer(record, Approve())
+    await office.advance(run.run_id)
+    assert bank.paid == ["ann 10"]
+
+
+async def test_an_answer_within_a_call_that_was_cut_off_counts_when_it_is_repeated(file: Any):
+    paid: list[str] = []
+    at_work = asyncio.Event()
+
+    async def transfer(ctx: Context, to: str) -> str:
+        """Pay somebody."""
+        said = await ask(ctx, Question(title="Really?"))
+        if not at_work.is_set():
+            at_work.set()
+            await asyncio.Future()
+        paid.append(f"{to}: {said.approved}")
+        return "paid"
+
+    call = ToolCall(name="transfer", arguments={"to": "ann"})
+    office = Office(
+        file, [call, "Paid."], lambda llm: {"teller": teller(llm, require_approval(transfer))}
+    )
+    run = await office.start("teller", user_msg="Pay her.")
+    for title in ("teller wants to call transfer", "Really?"):
+        (record,) = await office.runner().pending(run_id=run.run_id)
+        assert record.request.title == title
+        await office.answer(record, Approve())
+        advancing = asyncio.create_task(office.advance(run.run_id))
+        if title == "Really?":
+            await at_work.wait()
+            advancing.cancel()
+        await asyncio.wait([advancing])
+    await office.advance(run.run_id)
+    (doubt,) = await office.runner().pending(run_id=run.run_id)
+    assert doubt.request.title == "May transfer be called again?"
+    await office.answer(doubt, Approve())
+    run = await office.advance(run.run_id)
+    assert (run.status, paid) == (RunStatus.FINISHED, ["ann: True"])
+    history = await office.runner().history(run.run_id)
+    assert kinds(history).count("answered") == 3
+    assert not verify(history)
+
+
+async def test_what_a_rule_has_let_a_tool_do_is_on_record_once_though_the_run_fails(file: Any):
+    bank = Bank()
+    rule = first_match(threshold("amount", above=100), otherwise=never())
+    office = paying(file, bank, transfer_to("ann"), when=rule)  # then the model has no more to say
+    run = await office.start("teller", user_msg="Pay her.")
+    for _ in range(2):
+        assert (run.status, bank.paid) == (RunStatus.FAILED, ["ann 10"])
+        (stored,) = await file.requests(RequestQuery(run_id=run.run_id, open=False))
+        assert stored.record.answers[-1].by.id == "rule:never"
+        assert kinds(await office.runner().history(run.run_id)).count("rule_decided") == 1
+        again = paying(file, bank, transfer_to("ann"), when=rule)
+        run = await again.runner().retry(run.run_id, by="erin")
