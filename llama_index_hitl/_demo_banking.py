@@ -12,10 +12,10 @@ from decimal import Decimal
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from uuid import uuid4
 
 from pydantic import Field
 
+from llama_index_hitl.effects import effect_key
 from llama_index_hitl.errors import HitlError
 from llama_index_hitl.prebuilt import Action, ActionPlan
 from llama_index_hitl.rules import first_match, never, rule, threshold
@@ -239,11 +239,11 @@ def banking_agent(bank: Bank, llm: "LLM") -> "FunctionAgent":
 
     async def deposit(amount: Money) -> str:
         """Put money on the account."""
-        return bank.deposit(amount, key=uuid4().hex)
+        return bank.deposit(amount, key=effect_key())
 
     async def transfer(amount: Money, recipient: str) -> str:
         """Send money to somebody."""
-        return bank.transfer(amount, recipient, key=uuid4().hex)
+        return bank.transfer(amount, recipient, key=effect_key())
 
     large = first_match(
         rule(
@@ -258,8 +258,9 @@ def banking_agent(bank: Bank, llm: "LLM") -> "FunctionAgent":
     return FunctionAgent(
         tools=[
             get_balance,
-            require_approval(deposit, when=never()),
-            require_approval(transfer, when=large),
+            # The bank knows the key of a call, so an interrupted one is simply made again.
+            require_approval(deposit, when=never(), on_doubt="repeat"),
+            require_approval(transfer, when=large, on_doubt="repeat"),
         ],
         llm=llm,
         system_prompt=(

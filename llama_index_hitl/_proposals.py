@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, cast
@@ -71,7 +72,7 @@ def data_of(value: BaseModel) -> JsonObject:
         SubjectError: A value has no JSON form.
     """
     try:
-        dumped = value.model_dump(mode="json", warnings="error", by_alias=True)
+        dumped = written(value, warnings="error", by_alias=True)
     except PydanticSerializationError as error:
         fields = ", ".join(_not_json(value)) or "a field"
         raise SubjectError(
@@ -81,6 +82,38 @@ def data_of(value: BaseModel) -> JsonObject:
         undeclared = dumped.pop("_data", {})
         dumped.update({k: v for k, v in undeclared.items() if k not in FOR_THE_GATE})
     return cast("JsonObject", dumped)
+
+
+def written(value: BaseModel, **options: Any) -> dict[str, Any]:
+    """Return what `model_dump` makes of a model as JSON, with the items of sets in order.
+
+    Their own order is another one in each process.
+    """
+    dumped = value.model_dump(mode="json", **options)
+    if not _may_hold_sets(type(value)):
+        return dumped
+    return cast("dict[str, Any]", _in_order(value.model_dump(**options), dumped))
+
+
+@lru_cache(maxsize=256)
+def _may_hold_sets(model: type[BaseModel]) -> bool:
+    try:
+        return "uniqueItems" in json.dumps(_schema_of(model))
+    except SubjectError:
+        return True
+
+
+def _in_order(value: Any, dumped: Any) -> Any:
+    match value, dumped:
+        case ((set() | frozenset()), list()):
+            return sorted(dumped, key=lambda item: json.dumps(item, sort_keys=True))
+        case dict(), dict():
+            pairs = zip(dumped.items(), value.values(), strict=True)
+            return {name: _in_order(item, data) for (name, data), item in pairs}
+        case ((list() | tuple()), list()):
+            return [_in_order(*pair) for pair in zip(value, dumped, strict=True)]
+        case _:
+            return dumped
 
 
 def _not_json(value: BaseModel) -> Iterator[str]:

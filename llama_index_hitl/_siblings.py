@@ -15,9 +15,6 @@ from typing import TypeAlias
 
 from llama_index_hitl._upstream import Execution, execution_of_step, state_of_run
 
-_TURNS = 5
-"""Of the event loop: enough for what `asyncio.gather` has made tasks of to begin."""
-
 _End: TypeAlias = "asyncio.Future[None]"
 """Comes when a call has ended, or waits."""
 
@@ -65,13 +62,10 @@ async def others_at_rest() -> None:
     for end in _own(execution):
         _set(end)
     ends = state_of_run(_AtWork).of(execution)
-    turns = _TURNS if ends else 0
-    while turns:
-        turns -= 1
+    if ends:
         await asyncio.sleep(0)
-        if at_work := [end for end in ends if not end.done()]:
-            await asyncio.wait(at_work)
-            turns = _TURNS
+    while at_work := [end for end in ends if not end.done()]:
+        await asyncio.wait(at_work)
 
 
 def _own(execution: Execution) -> tuple[_End, ...]:

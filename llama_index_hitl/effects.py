@@ -296,7 +296,7 @@ async def once(
     ledger = _LEDGER.get() or state_of_run(_InProcess)
     result = await ledger.once(
         key,
-        effect,
+        lambda: _within(key, effect),
         on_doubt=on_doubt,
         ctx=ctx,
         question=question,
@@ -304,6 +304,32 @@ async def once(
         note=note,
     )
     return cast("T", result)
+
+
+_KEY: ContextVar[str | None] = ContextVar("llama_index_hitl_effect", default=None)
+
+
+def effect_key() -> str:
+    """Return the key of the effect that this code is part of: the same in every retry and process.
+
+    For code that is called by `once` and was not told the key, such as the function of a guarded
+    tool: handed on to a service that does the same key only once, it makes a repetition harmless.
+
+    Raises:
+        LookupError: This code is not part of an effect.
+    """
+    key = _KEY.get()
+    if key is None:
+        raise LookupError("effect_key() is for code that is called by once(), or a guarded tool.")
+    return key
+
+
+async def _within(key: str, effect: Callable[[], Any]) -> Any:
+    token = _KEY.set(key)
+    try:
+        return await _called(effect)
+    finally:
+        _KEY.reset(token)
 
 
 class _InProcess:

@@ -219,26 +219,20 @@ MOVED = "after the money has moved"
 
 @both_ways
 @pytest.mark.parametrize(
-    ("point", "when", "in_doubt"),
+    ("point", "when"),
     [
-        (Point.ANSWER, "after", False),
-        (Point.EFFECT_BEGUN, "after", True),
-        (Point.EFFECT_DONE, "after", False),
-        (Point.FINISH, "before", False),
+        (Point.ANSWER, "after"),
+        (Point.EFFECT_BEGUN, "after"),
+        (Point.EFFECT_DONE, "after"),
+        (Point.FINISH, "before"),
     ],
 )
-async def test_promise_07_a_process_that_dies_transfers_once(
-    lab, tmp_path, way, point, when, in_doubt
-):
+async def test_promise_07_a_process_that_dies_transfers_once(lab, tmp_path, way, point, when):
     effects = {"plan": 2, "tools": 0}[way] if point.startswith("effect") else 0
     died = await play(lab, tmp_path, way, "dead", die=when, at=point, skip=effects)
     assert died.killed
     again = await play(lab, tmp_path, way, "dead", LATER)
-    if way == "tools" and in_doubt:
-        # The function of a tool has no key of its own: a person has to find out.
-        assert again.result == ["waiting", "1000", 0]
-    else:
-        assert again.result == ["finished", "500", 1]
+    assert again.result == ["finished", "500", 1]
 
 
 @both_ways
@@ -247,7 +241,7 @@ async def test_promise_07_money_that_has_moved_does_not_move_again(lab, tmp_path
     assert died.killed
     assert died.points[-1] == MOVED
     again = await play(lab, tmp_path, way, "dead", LATER)
-    assert again.result == ["finished" if way == "plan" else "waiting", "500", 1]
+    assert again.result == ["finished", "500", 1]
 
 
 @pytest.mark.parametrize("kind", [Banking.PlanProposed, Banking.ActionProposed])

@@ -68,7 +68,7 @@ def require_approval(
         barred: Persons who may not answer, with the reason.
         requester: Id of the person on whose behalf the agent acts.
         priority: How urgent it is.
-        tags: Words to find it by.
+        tags: Words to find it by; `tool:...` and `agent:...` with the names of both are added.
         grants: Whether calls may be covered by standing approvals, which people give together with
             an approval; `never` for tools that are asked about each time. Needs a `Runner`.
         max_rejections: How often the same call, with the same arguments, may be rejected in one run

@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, cast, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from llama_index.core.tools.types import DefaultToolFnSchema, ToolMetadata
 from pydantic import BaseModel, ValidationError
 
-from llama_index_hitl._proposals import built, data_of, dropped
+from llama_index_hitl._proposals import built, data_of, dropped, written
 from llama_index_hitl.errors import FieldProblem, SubjectError, ToolError
 from llama_index_hitl.forms import problems_of
 from llama_index_hitl.models import JsonObject, Subject, digest_of
@@ -79,9 +79,9 @@ class Arguments:
                 "the tool would get other arguments than a person sees. Let its validators leave "
                 "alone what they have returned."
             )
-        written = cast("JsonObject", model.model_dump(mode="json", exclude_unset=True))
+        given_data = written(model, exclude_unset=True)
         given = model.model_fields_set | {name for name, value in model if value is not None}
-        return cls(schema, data, frozenset(given), digest_of(written))
+        return cls(schema, data, frozenset(given), digest_of(given_data))
 
     @property
     def model(self) -> BaseModel:

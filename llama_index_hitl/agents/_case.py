@@ -11,6 +11,7 @@ from workflows import Context
 
 from llama_index_hitl._grantbook import present_book
 from llama_index_hitl._proposals import data_of
+from llama_index_hitl._requests import tagged
 from llama_index_hitl._upstream import Execution, execution_of_step, work_item_of, workflow_of
 from llama_index_hitl.agents._arguments import Arguments, shape_of
 from llama_index_hitl.agents._conversation import agent_of, conversation_of, one_line
@@ -29,6 +30,8 @@ from llama_index_hitl.models import (
     Value,
 )
 from llama_index_hitl.rules import Rule, evaluate
+
+_TAG_LIMIT = 200
 
 
 class Case(Value):
@@ -74,7 +77,8 @@ async def draw_up(
     """
     agent = await agent_of(ctx)
     caller = "" if agent is None else agent.name
-    title = f"{caller or workflow_of(ctx).workflow_name} wants to call {metadata.name}"
+    title = f"{caller or type(workflow_of(ctx)).__name__} wants to call {metadata.name}"
+    rule = None if guard.when is None else judged(guard.when, arguments)
 
     async def given(name: str) -> Any:
         return await _given(metadata, guard, name, arguments)
@@ -96,8 +100,8 @@ async def draw_up(
             barred=dict(await given("barred") or {}),
             requester=await given("requester"),
             priority=await given("priority"),
-            tags=tuple(await given("tags")),
-            rule=None if guard.when is None else judged(guard.when, arguments),
+            tags=tagged((*await given("tags"), *_names(metadata, caller)), rule),
+            rule=rule,
             grantable=guard.grants == "allow" and present_book() is not None,
         )
     except (TypeError, AttributeError, ValidationError) as error:
@@ -106,6 +110,12 @@ async def draw_up(
         raise ToolError(
             f"The options of the guarded tool {metadata.name} are wrong: {told}"
         ) from error
+
+
+def _names(metadata: ToolMetadata, caller: str) -> tuple[str, ...]:
+    """Return the tags by which calls of one tool, and of one agent, are found."""
+    names = (f"tool:{metadata.name}", f"agent:{caller}" if caller else "")
+    return tuple(name[:_TAG_LIMIT] for name in names if name)
 
 
 def judged(rule: Rule, arguments: Arguments) -> RuleResult:

@@ -430,6 +430,18 @@ async def test_an_edit_that_the_tool_would_refuse_is_refused_when_it_is_given(
     assert bank.paid == ["ann 8"]
 
 
+async def test_an_edit_is_held_against_the_tools_of_its_own_workflow(file: Any):
+    bank = Bank()
+
+    def make(llm: Any) -> dict[str, Any]:
+        return {"one": teller(llm, strict(bank, Half)), "two": teller(llm, strict(bank))}
+
+    office = Office(file, [transfer_to("ann"), "Done."], make)
+    run = await office.start("one", user_msg="Pay.")
+    odd = Edit(subject={"to": "ann", "amount": 7})
+    assert (await office.answer((await office.open(run.run_id))["ann"], odd)).decides
+
+
 async def test_an_edit_that_one_of_two_equal_tools_would_take_is_left_to_the_run(file: Any):
     bank = Bank()
 

@@ -457,14 +457,6 @@ async def test_a_model_that_calls_tools_itself() -> None:
     assert bank.paid == []
 
 
-async def test_as_a_tool_of_langchain() -> None:
-    pytest.importorskip("langchain")
-    bank = Bank()
-    with pytest.raises(ToolError):
-        bank.tool.to_langchain_tool().func(to="Alice")
-    assert bank.paid == []
-
-
 async def test_a_guard_cannot_be_taken_off_by_accident() -> None:
     """What is under the guard is an attribute with a name of its own; all others go through it."""
     bank = Bank()

@@ -1,6 +1,5 @@
 """What people and rules decide about the calls of an agent, and what the model is told."""
 
-from itertools import permutations
 from typing import Any
 
 import pytest
@@ -31,7 +30,15 @@ from llama_index_hitl.agents import require_approval
 from llama_index_hitl.errors import RejectedTooOften, ToolError
 from llama_index_hitl.forms import fields_of, parse_answer
 from llama_index_hitl.models import DecisionKind
-from llama_index_hitl.rules import always, first_match, never, rule, threshold
+from llama_index_hitl.rules import (
+    SPOT_CHECK_TAG,
+    always,
+    first_match,
+    never,
+    rule,
+    spot_check,
+    threshold,
+)
 from llama_index_hitl.testing.llm import ToolCalls
 
 pytestmark = agent_tests
@@ -210,7 +217,7 @@ async def test_what_is_shown_can_be_made_of_the_arguments(start: Any) -> None:
     assert request.policy.reviewers == ("role:boss",)
     assert request.policy.barred == {"mallory": "asked for it"}
     assert (request.requester, request.priority) == ("mallory", "urgent")
-    assert request.tags == ("money", "Alice")
+    assert request.tags == ("money", "Alice", "tool:pay", "agent:Agent")
 
 
 @pytest.mark.parametrize(
@@ -395,6 +402,24 @@ async def test_other_arguments_are_another_call(start_both: Any) -> None:
     assert bank.paid == [("Alice", 50)]
 
 
+async def test_the_same_arguments_of_another_tool_are_another_call(start: Any) -> None:
+    bank = Bank(max_rejections=1)
+    lent: list[str] = []
+
+    def lend(to: str, amount: float) -> str:
+        """Lend somebody money."""
+        lent.append(to)
+        return "lent"
+
+    other = require_approval(lend, max_rejections=1)
+    again = call("lend", to="Alice", amount=500)
+    run: Hand = start(agent([bank.pay, other], pay(), again, "Done."))
+    await run.decide(Reject())
+    await run.decide(Approve())
+    assert str(await run.result()) == "Done."
+    assert (bank.paid, lent) == ([], ["Alice"])
+
+
 async def test_a_new_run_of_the_same_agent_starts_at_nought(start: Any) -> None:
     bank = Bank(max_rejections=1)
     make = agent([bank.pay], pay(), "No.", pay(), "Done.")
@@ -410,7 +435,7 @@ async def test_a_new_run_of_the_same_agent_starts_at_nought(start: Any) -> None:
 THREE = [pay("Ann", id="a"), pay("Ben", id="b"), pay("Cem", id="c")]
 
 
-@pytest.mark.parametrize("order", list(permutations("ABC")), ids="".join)
+@pytest.mark.parametrize("order", ["ABC", "CBA", "BCA"])
 async def test_parallel_calls_are_answered_in_any_order(order: Any, start_both: Any) -> None:
     bank = Bank()
     make = agent([bank.pay], THREE, "Done.")
@@ -604,3 +629,14 @@ async def test_a_message_cannot_speak_in_somebody_elses_name(start_both: Any) ->
     assert bank.paid == []
     await run.tell(to(request, Reject()))
     assert bank.paid == []
+
+
+async def test_a_call_that_a_rule_let_pass_is_found_for_a_spot_check(start: Any) -> None:
+    looked_at = spot_check(never(), 1, salt="all of them")
+    run: Hand = start(agent([Bank(when=looked_at).pay], pay(), "Done."))
+    assert str(await run.result()) == "Done."
+    (updated,) = run.of_kind(ReviewUpdatedEvent)
+    request = updated.record.request
+    assert request.rule is not None
+    assert request.rule.spot_check
+    assert set(request.tags) == {"tool:pay", "agent:Agent", SPOT_CHECK_TAG}

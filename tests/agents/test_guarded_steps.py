@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 from agents_in_hand import Hand, agent_tests, arguments, to
+from llama_index.core.tools import FunctionTool
 from llama_index.core.tools.types import ToolOutput
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from workflows import Context, Workflow, step
 from workflows.events import HumanResponseEvent, StartEvent, StopEvent
 
 from llama_index_hitl import Approve, Question, Reject, Respond, ReviewUpdatedEvent, ask
 from llama_index_hitl.agents import GuardedTool, require_approval
+from llama_index_hitl.children import run_child
 from llama_index_hitl.errors import ToolError
 from llama_index_hitl.rules import always, never
 from llama_index_hitl.snapshots import resume
@@ -252,6 +254,42 @@ async def test_a_call_beside_a_tool_that_waits_by_itself_is_made_once() -> None:
     assert await run.result() == ["ok", "paid Ann"]
 
 
+async def test_a_run_within_the_step_beside_a_call() -> None:
+    """Whichever waits, the other one comes to its end first, and is not begun again."""
+    done: list[str] = []
+
+    async def slowly(what: str) -> str:
+        """Do something."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+        done.append(what)
+        return f"done {what}"
+
+    class Child(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            if ev.get("asks"):
+                await ask(ctx, Question(title="Well?"))
+            return StopEvent(result=await slowly("child"))
+
+    for asks in (True, False):
+        done.clear()
+        tool = require_approval(slowly, when=never() if asks else None)
+
+        async def body(ctx: Context, tool: Any = tool, asks: bool = asks) -> list[str]:
+            child = run_child(ctx, Child(timeout=None), asks=asks)
+            call = tool.acall(ctx=ctx, what="tool")
+            results = await asyncio.gather(*((child, call) if asks else (call, child)))
+            return [str(result) for result in results]
+
+        run = Hand(workflow(body), restoring=True)
+        (request,) = await run.waiting()
+        assert done == (["tool"] if asks else ["child"])
+        await run.tell(to(request))
+        assert sorted(done) == ["child", "tool"]
+        assert sorted(await run.result()) == ["done child", "done tool"]
+
+
 async def test_a_tool_under_two_guards_asks_twice(start_both: Any) -> None:
     bank = Bank(reviewers=["inner"])
     tool = require_approval(bank.tool, reviewers=["outer"])
@@ -337,6 +375,29 @@ async def test_arguments_of_python_types(start_both: Any) -> None:
     assert arguments(request) == {"what": {"item": "pen", "count": 2}, "notes": ["a", "b"]}
     await run.tell(to(request))
     assert got == [(Order(item="pen", count=2), ("a", "b"))]
+
+
+async def test_arguments_by_their_names_in_python(start_both: Any) -> None:
+    class Args(BaseModel):
+        user_id: int = Field(alias="userId")
+
+    got: list[Any] = []
+
+    def ban(**given: Any) -> str:
+        """Ban somebody."""
+        got.append(given)
+        return "banned"
+
+    tool = require_approval(FunctionTool.from_defaults(ban, fn_schema=Args))
+
+    async def body(ctx: Context) -> str:
+        return (await tool.acall(ctx=ctx, user_id=7)).content
+
+    run: Hand = start_both(workflow(body))
+    (request,) = await run.waiting()
+    assert arguments(request) == {"userId": 7}
+    await run.tell(to(request))
+    assert got == [{"userId": 7}]
 
 
 async def test_a_schema_that_changes_while_a_call_waits_is_noticed(start: Any) -> None:

@@ -1,0 +1,49 @@
+"""The key of an effect, for the code that does it."""
+
+import pytest
+from workflows import Context, Workflow, step
+from workflows.events import StartEvent, StopEvent
+
+from llama_index_hitl import Approve
+from llama_index_hitl.agents import require_approval
+from llama_index_hitl.effects import effect_key, once
+from llama_index_hitl.runner import Runner
+from llama_index_hitl.stores import MemoryStore
+
+
+def key_in_a_thread() -> str:
+    """Tell the key."""
+    return effect_key()
+
+
+async def key_of_an_effect() -> str:
+    return effect_key()
+
+
+class Keys(Workflow):
+    @step
+    async def tell(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        tool = require_approval(key_in_a_thread)
+        approved = (await tool.acall(ctx=ctx)).content
+        return StopEvent(result=[approved, await once("mine", key_of_an_effect)])
+
+
+async def test_an_effect_knows_its_key_and_a_guarded_tool_that_of_its_approval() -> None:
+    runner = Runner(MemoryStore(), {"keys": Keys(timeout=None)})
+    run = await runner.start("keys")
+    (record,) = await runner.pending()
+    await runner.answer(record.request_id, Approve(), by="erin")
+    await runner.advance(run.run_id)
+    assert await runner.result(run.run_id) == [record.request_id, "mine"]
+    with pytest.raises(LookupError, match="once"):
+        effect_key()
+
+
+async def test_without_a_runner_too() -> None:
+    class Mine(Workflow):
+        @step
+        async def tell(self, ev: StartEvent) -> StopEvent:
+            inner = await once("outer", lambda: once("inner", key_of_an_effect))
+            return StopEvent(result=[inner, await once("outer:2", key_of_an_effect)])
+
+    assert await Mine(timeout=None).run() == ["inner", "outer:2"]
