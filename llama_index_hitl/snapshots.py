@@ -343,7 +343,7 @@ def _forget_closed(state: BrokerState) -> None:
     for worker in state.workers.values():
         closed: set[str] = set()
         for memory in newest_of_all(worker.collected_events):
-            closed.update(memory.get("closed", ()))
+            closed.update(cast("list[str]", memory.get("closed", [])))
         waiters = worker.collected_waiters
         worker.collected_waiters = [w for w in waiters if w.waiter_id not in closed]
 
