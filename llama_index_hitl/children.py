@@ -34,6 +34,7 @@ from llama_index_hitl._upstream import (
     Execution,
     end_waiting,
     execution_of_step,
+    fail_step,
     forget_waiter,
     has_completed,
     has_waiter,
@@ -53,6 +54,7 @@ from llama_index_hitl.errors import (
     AnswerRefused,
     ChildError,
     FieldProblem,
+    IncompatibleSnapshot,
     InvalidAnswer,
     NothingAsked,
     UnknownRequest,
@@ -113,7 +115,7 @@ async def run_child(
         ChildError: This is not called within a step, the step has ended, or a server has the very
             instance of `workflow`.
         IncompatibleSnapshot: The inner run was paused by other code and does not fit `workflow`. No
-            answer is consumed.
+            answer is consumed. It fails the step in any case: an agent does not tell its model.
         UnserializableState: Something in the inner run would not survive the wait.
         NothingAsked: Nothing in the inner run can go on, and it asks nobody.
         Exception: What the inner run failed with.
@@ -292,7 +294,7 @@ class _Child:
                 return
             accepted = self._accepted(ctx, told)
             if accepted:
-                fitting = fit(workflow, self._paused, present_migrations())
+                fitting = _fitting(workflow, self._paused)
                 refused: list[ReviewRefusedEvent] = []
                 # The outer run may have come by another id since, on another runtime.
                 with sharing_effects(serializer), starting_from(self._paused.run_id, origin):
@@ -410,6 +412,13 @@ class _Child:
                 question = ReviewRequestEvent(request=request) if kind is _ANSWER else None
                 waiter = wait_too(execution, kind, waiter_id, requirements, question)
         end_waiting(waiter)
+
+
+def _fitting(workflow: Workflow, paused: PausedRun) -> PausedRun:
+    try:
+        return fit(workflow, paused, present_migrations())
+    except IncompatibleSnapshot as error:
+        fail_step(error)
 
 
 def _waits_for(request: ReviewRequest) -> dict[str, type[Told]]:
