@@ -33,6 +33,7 @@ from llama_index_hitl.models import (
     Widen,
     closing_rung,
     digest_of,
+    entries_of,
 )
 from llama_index_hitl.rules import SHADOW_TAG, Rule, evaluate, tags_of
 
@@ -104,7 +105,7 @@ class RequestMaker:
             feedback=() if older is None else older.feedback[-FEEDBACK_LIMIT:],
             allowed=gate.allowed,
             response_schema=self._response_schema(proposal),
-            escalate_to=_entries(gate.escalate_to),
+            escalate_to=entries_of(gate.escalate_to),
             **_timed(policy, await self._ladder(event)),
             requester=requester,
             created_at=self._now,
@@ -115,7 +116,7 @@ class RequestMaker:
             rule=rule,
             approvals=approvals,
             priority=await self._resolved(gate.priority, event),
-            tags=tagged(_entries(await self._resolved(gate.tags, event)), rule),
+            tags=tagged(await self._resolved(gate.tags, event), rule),
         )
 
     def _new_id(self, cause: str) -> str:
@@ -142,7 +143,7 @@ class RequestMaker:
             approvals=1 if isinstance(gate.quorum, dict) else gate.quorum,
             per_role=gate.quorum if isinstance(gate.quorum, dict) else {},
             rejections=gate.rejections,
-            veto_roles=_entries(gate.veto_roles),
+            veto_roles=entries_of(gate.veto_roles),
             barred=barred,
             second_person_for_edit=gate.second_person_for_edit,
         )
@@ -168,7 +169,7 @@ class RequestMaker:
         A stage may be named by its gate too.
         """
         gate, siblings = self._gate, self._gate.siblings(self._workflow)
-        named = _entries(gate.distinct_from)
+        named = entries_of(gate.distinct_from)
         stages = {n: siblings[n].stage or n if n in siblings else n for n in named}
         missing = [n for n, stage in stages.items() if stage not in {a.stage for a in approvals}]
         if missing:
@@ -185,12 +186,12 @@ class RequestMaker:
         """Return who may answer. A look-up that finds nobody must not let everybody in."""
         option = self._gate.reviewers
         found = await self._resolved(option, event)
-        if callable(option) and found is not None and not _entries(found):
+        if callable(option) and found is not None and not entries_of(found):
             raise GateError(
                 f"reviewers= of gate {self._gate.name!r} found nobody. Return None for anyone whom "
                 "the channel lets in."
             )
-        return () if found is None else _entries(found)
+        return () if found is None else entries_of(found)
 
     async def _rule_result(self, event: Event, value: Any) -> RuleResult | None:
         when = self._gate.when
@@ -312,9 +313,10 @@ def shown(text: str | None) -> str | None:
     return None if text is None else text[:200].encode("utf-8", "backslashreplace").decode()
 
 
-def tagged(tags: Sequence[str], rule: RuleResult | None) -> tuple[str, ...]:
+def tagged(tags: Iterable[str] | str, rule: RuleResult | None) -> tuple[str, ...]:
     """Return the tags of a request, with those by which it is found for what a rule said of it."""
-    return (*tags, *(tag for tag in tags_of(rule) if tag not in tags))
+    own = entries_of(tags)
+    return (*own, *(tag for tag in tags_of(rule) if tag not in own))
 
 
 def _no_trial(request: ReviewRequest) -> dict[str, Any]:
@@ -322,10 +324,6 @@ def _no_trial(request: ReviewRequest) -> dict[str, Any]:
     if request.rule is None or request.rule.shadow is None:
         return {}
     return {"rule": None, "tags": tuple(tag for tag in request.tags if tag != SHADOW_TAG)}
-
-
-def _entries(value: Sequence[str] | str) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def again(request: ReviewRequest, **changes: Any) -> ReviewRequest:

@@ -132,6 +132,11 @@ def collected_by(execution: Execution) -> Mapping[str, list[Event]]:
     return execution.state.collected_events
 
 
+def has_waiter(execution: Execution, waiter_id: str) -> bool:
+    """Tell whether a call of a step began with a waiter of this id."""
+    return any(w.waiter_id == waiter_id for w in execution.state.collected_waiters)
+
+
 def event_for_waiter(execution: Execution, waiter_id: str) -> Event | None:
     """Return the event that last woke a waiter, as a call of its step sees it; None: none has."""
     waiters = execution.state.collected_waiters

@@ -34,8 +34,10 @@ from llama_index_hitl._upstream import (
     Execution,
     end_waiting,
     execution_of_step,
+    fail_step,
     forget_waiter,
     has_completed,
+    has_waiter,
     result_of,
     run_id_of,
     runs_in_memory,
@@ -52,6 +54,7 @@ from llama_index_hitl.errors import (
     AnswerRefused,
     ChildError,
     FieldProblem,
+    IncompatibleSnapshot,
     InvalidAnswer,
     NothingAsked,
     UnknownRequest,
@@ -112,7 +115,7 @@ async def run_child(
         ChildError: This is not called within a step, the step has ended, or a server has the very
             instance of `workflow`.
         IncompatibleSnapshot: The inner run was paused by other code and does not fit `workflow`. No
-            answer is consumed.
+            answer is consumed. It fails the step in any case: an agent does not tell its model.
         UnserializableState: Something in the inner run would not survive the wait.
         NothingAsked: Nothing in the inner run can go on, and it asks nobody.
         Exception: What the inner run failed with.
@@ -136,7 +139,7 @@ async def run_child(
         children.refuse_late(place, ctx, heard)
         await stand_aside(ctx, place)
     child = children.at(place, execution)
-    if not child.recall(ctx):
+    if not child.recall(ctx, execution):
         await stand_aside(ctx, place)
     call = heard.call(execution)
     try:
@@ -204,6 +207,7 @@ class _Child:
         self._number = 0
         self._kept: dict[str, Any] = {}
         self._is_kept = True
+        self._open: frozenset[str] = frozenset()
         self._paused: PausedRun | None = None
         self._closed: dict[str, ReviewRecord] = {}
         self._ended_now: tuple[Execution, Any] | None = None
@@ -211,7 +215,7 @@ class _Child:
 
     # ----------------------------------------------------------------- what is kept
 
-    def recall(self, ctx: Context[Any]) -> bool:
+    def recall(self, ctx: Context[Any], execution: Execution) -> bool:
         """Bring back what was kept by earlier calls of the step.
 
         Returns:
@@ -221,7 +225,7 @@ class _Child:
         number, kept = newest(ctx, self.place) or (0, {})
         if number > self._number:
             self._number, self._kept = number, kept
-            self.waited = tuple(kept["waited"])
+            self.waited = tuple(w for w in kept["waited"] if has_waiter(execution, w))
             self.ended = "paused" not in kept
             self._paused = None if self.ended else PausedRun.model_validate_json(kept["paused"])
         elif number < self._number and self.ended:
@@ -232,17 +236,20 @@ class _Child:
         """Keep what has changed, for later calls of the step."""
         if not self._is_kept and not execution.sends.closed:
             self._number += 1
-            keep_newest(ctx, self.place, self._number, {**self._kept, "waited": list(self.waited)})
+            closed = [waiter_id for waiter_id in self.waited if waiter_id not in self._open]
+            kept = {**self._kept, "waited": list(self.waited), "closed": closed}
+            keep_newest(ctx, self.place, self._number, kept)
             self._is_kept = True
 
     def _wait_as(self, paused: PausedRun) -> None:
         self._paused = paused
-        ids = (waiter_id for asked in paused.requests for waiter_id in _waits_for(asked.request))
-        self.waited = tuple(dict.fromkeys((*self.waited, *ids)))
+        ids = [waiter_id for asked in paused.requests for waiter_id in _waits_for(asked.request)]
+        self.waited, self._open = tuple(dict.fromkeys((*self.waited, *ids))), frozenset(ids)
         self._kept, self._is_kept = {"paused": paused.model_dump_json()}, False
 
     def _end_with(self, workflow: Workflow, execution: Execution, result: Any) -> None:
         self.ended, self._paused, self._is_kept = True, None, False
+        self._open = frozenset()
         self._ended_now = execution, result
         try:
             self._kept = {"result": serializer_for(workflow).serialize(result)}
@@ -287,7 +294,7 @@ class _Child:
                 return
             accepted = self._accepted(ctx, told)
             if accepted:
-                fitting = fit(workflow, self._paused, present_migrations())
+                fitting = _fitting(workflow, self._paused)
                 refused: list[ReviewRefusedEvent] = []
                 # The outer run may have come by another id since, on another runtime.
                 with sharing_effects(serializer), starting_from(self._paused.run_id, origin):
@@ -405,6 +412,13 @@ class _Child:
                 question = ReviewRequestEvent(request=request) if kind is _ANSWER else None
                 waiter = wait_too(execution, kind, waiter_id, requirements, question)
         end_waiting(waiter)
+
+
+def _fitting(workflow: Workflow, paused: PausedRun) -> PausedRun:
+    try:
+        return fit(workflow, paused, present_migrations())
+    except IncompatibleSnapshot as error:
+        fail_step(error)
 
 
 def _waits_for(request: ReviewRequest) -> dict[str, type[Told]]:

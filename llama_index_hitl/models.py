@@ -314,6 +314,14 @@ class Rung(Value):
         return isinstance(self.action, Escalate | Reject | Expire)
 
 
+def entries_of(value: Iterable[str] | str) -> tuple[str, ...]:
+    """Return entries, such as reviewers or tags, that may be given as one text instead of several.
+
+    Text is iterable too: without this, `reviewers="erin"` would be four people.
+    """
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
 def closing_rung(ladder: Iterable[Rung]) -> Rung | None:
     """Return the first rung that closes a request, which is its deadline; None: none does."""
     return next((rung for rung in ladder if rung.closes), None)

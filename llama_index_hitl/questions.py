@@ -62,6 +62,7 @@ from llama_index_hitl.models import (
     ReviewRequest,
     RuleResult,
     digest_of,
+    entries_of,
 )
 from llama_index_hitl.policies import tally
 
@@ -108,7 +109,7 @@ class Question:
     evidence: Sequence[Evidence] = ()
     requester: str | None = None
     priority: Priority = "normal"
-    tags: Sequence[str] = ()
+    tags: Sequence[str] | str = ()
     rule: RuleResult | None = None
     grantable: GrantOffer | None = None
 
@@ -269,7 +270,7 @@ def request_for(
         QuestionError: It cannot be asked inline.
         SubjectError: The subject does not survive being written as JSON.
     """
-    reviewers, response = question.reviewers, question.response
+    response = question.response
     origin = origin_of(run_id_of(ctx))
     return ReviewRequest(
         request_id=request_id,
@@ -283,7 +284,7 @@ def request_for(
         allowed=question.allowed,
         response_schema=None if response is None else response.model_json_schema(),
         policy=ReviewPolicy(
-            reviewers=(reviewers,) if isinstance(reviewers, str) else tuple(reviewers),
+            reviewers=entries_of(question.reviewers),
             barred=question.barred,
         ),
         grantable=question.grantable,

@@ -317,6 +317,7 @@ def parts_of(
     """
     workflow = handler._workflow  # noqa: SLF001 - the handler's own
     serializer = serializer_for(workflow, types)
+    _forget_closed(state)
     context = context_to_dict(lambda s: without_older(serialized(handler, state, s)), serializer)
     resumed = _RESUMED.get(handler, _Resumed())
     lister = _Lister(workflow, serializer, handler.run_id, resumed, clock)
@@ -332,6 +333,19 @@ def parts_of(
         "context": context,
     }
     return taken, requests
+
+
+def _forget_closed(state: BrokerState) -> None:
+    """Take out the waiters for requests of children that are closed.
+
+    Upstream lets a waiter go only when its step completes, and a child may ask any number of times.
+    """
+    for worker in state.workers.values():
+        closed: set[str] = set()
+        for memory in newest_of_all(worker.collected_events):
+            closed.update(cast("list[str]", memory.get("closed", [])))
+        waiters = worker.collected_waiters
+        worker.collected_waiters = [w for w in waiters if w.waiter_id not in closed]
 
 
 def _version_of(workflow: Workflow) -> str | None:

@@ -7,16 +7,18 @@ import pytest
 from durable import runner_on
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
 from llama_index.core.base.llms.types import ChatMessage
-from nested import Trip
+from nested import Hotel, Trip
 from workflows import Context, Workflow
 
 from llama_index_hitl import Answer, Approve, Question, Reject, ask
 from llama_index_hitl.agents import agent_tool, require_approval
+from llama_index_hitl.children import run_child
 from llama_index_hitl.clock import utc_now
 from llama_index_hitl.errors import ChildError, ChildNotBridged, IncompatibleSnapshot
+from llama_index_hitl.rules import never
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.snapshots import PausedRun, pause, resume
-from llama_index_hitl.stores import SqlStore
+from llama_index_hitl.stores import MemoryStore, SqlStore
 from llama_index_hitl.testing.llm import ScriptedLLM, ToolCall, ToolCalls
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
@@ -163,6 +165,32 @@ async def test_a_changed_inner_agent_fails_the_run_and_not_the_conversation():
     handler = resume(boss(inner=Trip(timeout=None)), paused, [yes])
     with pytest.raises(IncompatibleSnapshot):
         await handler
+
+
+@pytest.mark.parametrize("guarded", [False, True], ids=["plain", "guarded"])
+async def test_promise_10_so_does_a_changed_child_of_a_tool_and_keeps_the_answer(guarded: bool):
+    store = MemoryStore()
+
+    def runner(inner: type[Workflow]) -> Runner:
+        async def delegate(ctx: Context, city: str) -> str:
+            """Let somebody else book."""
+            return str(await run_child(ctx, inner(timeout=None), city=city))
+
+        tool = require_approval(delegate, when=never()) if guarded else delegate
+        llm = by_position(ToolCall(name="delegate", arguments={"city": "Rome"}), "All is done.")
+        agent = FunctionAgent(tools=[tool], llm=llm, streaming=False, timeout=None)
+        return runner_on(store, workflows={"boss": agent})
+
+    run = await runner(Hotel).start("boss", user_msg="Book Rome.")
+    (asked,) = await runner(Hotel).pending(run_id=run.run_id)
+    await runner(Trip).answer(asked.request_id, Approve(), by="alice")
+    run = await runner(Trip).advance(run.run_id)
+    assert run.status == "failed"
+    assert run.error["type"] == IncompatibleSnapshot.__name__
+    await runner(Hotel).retry(run.run_id, by="operator")
+    result = await runner(Hotel).result(run.run_id)
+    assert str(result) == "All is done."
+    assert result.tool_calls[0].tool_output.content == "book Rome"
 
 
 def test_a_tool_needs_a_name_and_a_description():

@@ -297,6 +297,34 @@ async def test_a_run_that_is_paused_again_and_again_does_not_grow(done: list[str
     assert done == ["look in Rome", "book Rome"]
 
 
+async def test_a_child_that_asks_again_and_again_does_not_grow():
+    class Round(Event):
+        number: int
+
+    class Asker(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent | Round) -> Round | StopEvent:
+            number = 1 if isinstance(ev, StartEvent) else ev.number
+            await ask(ctx, Question(title=f"Round {number}?"))
+            return Round(number=number + 1) if number < 8 else StopEvent(result=number)
+
+    class Outer(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await run_child(ctx, Asker(timeout=None)))
+
+    paused = await pause(Outer(timeout=None).run())
+    sizes, answers = [], approve(paused)
+    for _ in range(7):
+        paused = through_text(await pause(resume(Outer(timeout=None), paused, answers)))
+        sizes.append(len(paused.model_dump_json()))
+        with pytest.raises(UnknownRequest):
+            resume(Outer(timeout=None), paused, answers)
+        answers = approve(paused)
+    assert max(sizes) - min(sizes) < 50
+    assert await resume(Outer(timeout=None), paused, answers) == 8
+
+
 async def test_promise_10_a_child_that_no_longer_fits_takes_no_answer(
     monkeypatch: pytest.MonkeyPatch, store: Store
 ):

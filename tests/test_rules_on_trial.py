@@ -310,14 +310,14 @@ def take(amount: int) -> str:
     return f"took {amount}"
 
 
-TAKE = require_approval(take, when=shadow(never()), tags=["money"])
+TAKE = require_approval(take, when=shadow(never()), tags="money")
 
 
 async def test_rules_about_the_calls_of_a_tool_are_tried_in_the_same_way() -> None:
     runner = runner_on(MemoryStore(), workflows={"till": Till(timeout=None)})
     run = await runner.start("till", amount=5)
     asked = await only(runner, run.run_id)
-    assert asked.request.tags == ("money", "shadow")
+    assert asked.request.tags == ("money", "tool:take", "shadow")
     await runner.answer(asked.request_id, Reject(), by="alice")
     await runner.advance(run.run_id)
     report = await shadow_report(runner.store)

@@ -77,7 +77,7 @@ async def test_calls_of_guarded_tools_are_picked_too(store: Store) -> None:
     assert await runner.result(run.run_id) == "took 50"
     (record,) = await runner.spot_checks.pending()
     assert record.request.subject.data == {"amount": 50}
-    assert record.request.tags == ("spot-check",)
+    assert record.request.tags == ("tool:take", "spot-check")
     await runner.spot_checks.judge(record.request_id, right=False, by="alice")
     report = await runner.spot_checks.report()
     assert (report.picked, report.wrong) == (1, 1)

@@ -28,7 +28,7 @@ def require_approval(
     barred: Option[Mapping[str, str]] | None = None,
     requester: Option[str | None] = None,
     priority: Option[Priority] = "normal",
-    tags: Option[Sequence[str]] = (),
+    tags: Option[Sequence[str] | str] = (),
     grants: Literal["allow", "never"] = "allow",
     max_rejections: int = 3,
     on_doubt: OnDoubt = "ask",

@@ -13,7 +13,7 @@ from llama_index_hitl._upstream import WAITS, workflow_of
 from llama_index_hitl.agents import _outputs
 from llama_index_hitl.agents._arguments import Arguments, annotations_of
 from llama_index_hitl.agents._guard import Guard
-from llama_index_hitl.clock import Clock, present_clock
+from llama_index_hitl.clock import clock_of
 from llama_index_hitl.effects import once
 from llama_index_hitl.errors import EffectInDoubt
 from llama_index_hitl.events import ReviewUpdatedEvent
@@ -94,9 +94,7 @@ async def _call(ctx: Context[Any], tool: BaseTool, arguments: Arguments) -> Tool
 
 def tell(ctx: Context[Any], question: Question, rule: RuleResult, key: str) -> None:
     """Put on record that a rule, or a grant, has decided in place of a person."""
-    workflow = workflow_of(ctx)
-    own: Clock | None = getattr(workflow, "clock", None)
-    now = (own or present_clock())()
+    now = clock_of(workflow_of(ctx))()
     asked = replace(question, rule=rule, grantable=None)
     request = request_for(ctx, asked, request_id=key, at=now)
     approves = rule.verdict is RuleVerdict.APPROVE

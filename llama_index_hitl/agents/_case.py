@@ -11,7 +11,6 @@ from workflows import Context
 
 from llama_index_hitl._grantbook import present_book
 from llama_index_hitl._proposals import data_of
-from llama_index_hitl._requests import tagged
 from llama_index_hitl._upstream import Execution, execution_of_step, work_item_of, workflow_of
 from llama_index_hitl.agents._arguments import Arguments, shape_of
 from llama_index_hitl.agents._conversation import agent_of, conversation_of, one_line
@@ -28,6 +27,7 @@ from llama_index_hitl.models import (
     RuleVerdict,
     Text,
     Value,
+    entries_of,
 )
 from llama_index_hitl.rules import Rule, evaluate
 
@@ -78,12 +78,10 @@ async def draw_up(
     agent = await agent_of(ctx)
     caller = "" if agent is None else agent.name
     title = f"{caller or type(workflow_of(ctx)).__name__} wants to call {metadata.name}"
-    rule = None if guard.when is None else judged(guard.when, arguments)
 
     async def given(name: str) -> Any:
         return await _given(metadata, guard, name, arguments)
 
-    reviewers = await given("reviewers")
     try:
         return Case(
             arguments=arguments.data,
@@ -96,12 +94,12 @@ async def draw_up(
                 *await given("evidence"),
                 *await conversation_of(ctx, agent, guard.conversation),
             ),
-            reviewers=(reviewers,) if isinstance(reviewers, str) else tuple(reviewers),
+            reviewers=entries_of(await given("reviewers")),
             barred=dict(await given("barred") or {}),
             requester=await given("requester"),
             priority=await given("priority"),
-            tags=tagged((*await given("tags"), *_names(metadata, caller)), rule),
-            rule=rule,
+            tags=(*entries_of(await given("tags")), *_names(metadata, caller)),
+            rule=None if guard.when is None else judged(guard.when, arguments),
             grantable=guard.grants == "allow" and present_book() is not None,
         )
     except (TypeError, AttributeError, ValidationError) as error:

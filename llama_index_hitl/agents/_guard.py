@@ -41,7 +41,7 @@ class Guard:
     barred: Option[Mapping[str, str]] | None = None
     requester: Option[str | None] = None
     priority: Option[Priority] = "normal"
-    tags: Option[Sequence[str]] = ()
+    tags: Option[Sequence[str] | str] = ()
     grants: Literal["allow", "never"] = "allow"
     max_rejections: int = 3
     on_doubt: OnDoubt = "ask"

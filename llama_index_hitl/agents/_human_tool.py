@@ -15,6 +15,7 @@ from llama_index_hitl._models_of_code import AnswerModels
 from llama_index_hitl._upstream import fail_step, state_of_run, workflow_of
 from llama_index_hitl.agents._case import Places
 from llama_index_hitl.agents._conversation import agent_of, conversation_of, one_line
+from llama_index_hitl.agents._guard import CONVERSATION
 from llama_index_hitl.errors import HitlError, ToolError
 from llama_index_hitl.forms import problems_of
 from llama_index_hitl.models import (
@@ -25,6 +26,7 @@ from llama_index_hitl.models import (
     Respond,
     Value,
     digest_of,
+    entries_of,
 )
 from llama_index_hitl.questions import Question, ask
 from llama_index_hitl.rendering import text_of
@@ -62,8 +64,8 @@ def human_tool(
     response: type[BaseModel] = HumanAnswer,
     reviewers: Sequence[str] | str = (),
     priority: Priority = "normal",
-    tags: Sequence[str] = (),
-    conversation: int = 6,
+    tags: Sequence[str] | str = (),
+    conversation: int = CONVERSATION,
 ) -> FunctionTool:
     """Return a tool by which an agent asks a person a question, with a form for the answer.
 
@@ -89,9 +91,9 @@ def human_tool(
 
     try:
         options = _Options(
-            reviewers=(reviewers,) if isinstance(reviewers, str) else tuple(reviewers),
+            reviewers=entries_of(reviewers),
             priority=priority,
-            tags=tuple(tags),
+            tags=entries_of(tags),
         )
     except ValidationError as error:
         told = "; ".join(str(problem) for problem in problems_of(error))

@@ -14,7 +14,7 @@ from workflows.events import Event, StopEvent
 from llama_index_hitl.clock import Clock, utc_now
 from llama_index_hitl.errors import GateError, HitlError
 from llama_index_hitl.events import ReviewOutcomeEvent
-from llama_index_hitl.models import Answer, RequestStatus
+from llama_index_hitl.models import Answer, RequestStatus, entries_of
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -155,7 +155,7 @@ class ReviewWorkflow(Workflow):
     ) -> None:
         super().__init__(timeout=timeout, **options)
         self._llm = llm
-        self.reviewers = (reviewers,) if isinstance(reviewers, str) else tuple(reviewers)
+        self.reviewers = entries_of(reviewers)
         self.clock = clock
         self.streaming = streaming
         if max_revisions is not None:

@@ -11,6 +11,7 @@ from workflows.events import StartEvent
 
 from llama_index_hitl.events import Approved, Rejected, Revision, RevisionsExhausted
 from llama_index_hitl.gates import Review
+from llama_index_hitl.models import entries_of
 from llama_index_hitl.prebuilt._base import (
     Reviewable,
     ReviewResult,
@@ -215,7 +216,7 @@ class DocumentApproval(DraftWorkflow):
     ) -> None:
         super().__init__(**options)
         chosen = self.reviewers if final_reviewers is None else final_reviewers
-        self.final_reviewers = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+        self.final_reviewers = entries_of(chosen)
 
     @step
     async def rewrite(self, ctx: Context, ev: Revision) -> Drafted:

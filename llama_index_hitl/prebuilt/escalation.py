@@ -42,6 +42,7 @@ from llama_index_hitl.models import (
     Reject,
     RuleResult,
     RuleVerdict,
+    entries_of,
 )
 from llama_index_hitl.prebuilt._base import one_line
 from llama_index_hitl.rules import Rule
@@ -191,7 +192,7 @@ class Route:
     @property
     def entries(self) -> tuple[str, ...]:
         """Whom to ask, as a tuple."""
-        return (self.queue,) if isinstance(self.queue, str) else tuple(self.queue)
+        return entries_of(self.queue)
 
 
 class RoutingTable:
