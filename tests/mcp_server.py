@@ -12,7 +12,6 @@ from typing import Literal
 from mcp.server.mcpserver import MCPServer
 from pydantic import BaseModel
 
-EFFECTS = Path(sys.argv[1])
 server = MCPServer("bank")
 
 
@@ -33,7 +32,7 @@ def pay(
 ) -> str:
     """Pay somebody."""
     line = f"{account.name} {account.iban} {amount:g} {kind} {note} {copies}"
-    with EFFECTS.open("a") as effects:
+    with Path(sys.argv[1]).open("a") as effects:
         effects.write(f"{line}\n")
     return f"paid {amount:g} to {account.name}"
 
