@@ -679,7 +679,8 @@ async def test_calls_with_a_rule_on_trial_are_found_by_its_tag(file: Any):
     office = paying(file, bank, transfer_to("ann"), "Paid.", when=shadow(rule), tags=["money"])
     run = await office.start("teller", user_msg="Pay her.")
     (record,) = await office.runner().pending(run_id=run.run_id, tag=SHADOW_TAG)
-    assert record.request.tags == ("money", SHADOW_TAG)
+    tags = ("money", "tool:transfer", "agent:teller", SHADOW_TAG)
+    assert record.request.tags == tags
     await office.answer(record, Approve())
     await office.advance(run.run_id)
     assert bank.paid == ["ann 10"]
