@@ -89,6 +89,11 @@ class Bank:
         rows = self._rows.execute("SELECT cents, what FROM movements ORDER BY rowid").fetchall()
         return [(Decimal(cents) / 100, what) for cents, what in rows[1:]]
 
+    def knows(self, key: str) -> bool:
+        """Tell whether money was moved with this key."""
+        found = self._rows.execute("SELECT 1 FROM movements WHERE key = ?", (key,))
+        return found.fetchone() is not None
+
     def deposit(self, amount: Decimal, *, key: str) -> str:
         """Put money on the account, and return what was done, in words."""
         return self._move(amount, f"deposit of {amount:.2f}", key)
@@ -200,6 +205,8 @@ class Banking(ActionPlan):
     async def check(self, action: Any) -> str | None:
         """Return why a transfer cannot be made now: others may have moved money meanwhile."""
         balance = self.bank.balance
+        if self.bank.knows(effect_key()):
+            return None  # begun by a process that died: what it has moved must not count against it
         if isinstance(action, Transfer) and action.amount > balance:
             return str(InsufficientFunds(action.amount, balance))
         return None

@@ -344,9 +344,10 @@ class _InProcess:
         future = self._under_way[key]
         try:
             return await asyncio.shield(future)
-        except BaseException:
-            self._under_way.pop(key, None)
-            raise
+        finally:
+            # Whoever waits may be cancelled, by a time limit say, while the effect goes on.
+            if future.done() and (future.cancelled() or future.exception() is not None):
+                self._under_way.pop(key, None)
 
 
 async def _called(effect: Callable[[], Any]) -> Any:

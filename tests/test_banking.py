@@ -20,8 +20,8 @@ from llama_index_hitl.models import Answer
 from llama_index_hitl.prebuilt import ActionStatus
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.snapshots import PausedRun, pause, resume
-from llama_index_hitl.stores import SqlStore
-from llama_index_hitl.stores.protocol import RunStatus
+from llama_index_hitl.stores import MemoryStore, SqlStore
+from llama_index_hitl.stores.protocol import Commit, Effect, RunStatus
 from llama_index_hitl.testing import (
     ManualClock,
     ScriptedLLM,
@@ -242,6 +242,25 @@ async def test_promise_07_money_that_has_moved_does_not_move_again(lab, tmp_path
     assert died.points[-1] == MOVED
     again = await play(lab, tmp_path, way, "dead", LATER)
     assert again.result == ["finished", "500", 1]
+
+
+@both_ways
+async def test_a_transfer_that_was_made_before_a_crash_is_not_held_against_what_it_left(way):
+    store, bank = MemoryStore(), Bank()
+    flow = flow_of(way, bank, ScriptedLLM(said(way, [transfer(600)])))
+    runner = Runner(store, {"bank": flow}, clock=ManualClock(NOON))
+    run = await runner.start("bank", inputs=start_of(way))
+    (asked,) = await runner.pending()
+    key = f"{asked.request_id}:1" if way == "plan" else asked.request_id
+    bank.transfer(Decimal(600), "Alice", key=key)  # by a process that died right after
+    begun = Effect(key=key, run_id=run.run_id, status="begun", owner="dead", at=NOON)
+    await store.commit(Commit(effects=(begun,)))
+    await runner.answer(asked.request_id, Approve(), by="erin")
+    await runner.advance(run.run_id)
+    result = await runner.result(run.run_id)
+    told = result.text if way == "plan" else result.tool_calls[0].tool_output.content
+    assert "was made before" in told
+    assert bank.balance == 400
 
 
 @pytest.mark.parametrize("kind", [Banking.PlanProposed, Banking.ActionProposed])

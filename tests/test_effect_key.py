@@ -1,5 +1,7 @@
 """The key of an effect, for the code that does it."""
 
+import asyncio
+
 import pytest
 from workflows import Context, Workflow, step
 from workflows.events import StartEvent, StopEvent
@@ -47,3 +49,26 @@ async def test_without_a_runner_too() -> None:
             return StopEvent(result=[inner, await once("outer:2", key_of_an_effect)])
 
     assert await Mine(timeout=None).run() == ["inner", "outer:2"]
+
+
+async def test_whoever_gives_up_waiting_does_not_have_it_done_twice() -> None:
+    begun, go_on, done = asyncio.Event(), asyncio.Event(), []
+
+    async def effect() -> int:
+        begun.set()
+        await go_on.wait()
+        done.append("done")
+        return len(done)
+
+    class Impatient(Workflow):
+        @step
+        async def tell(self, ev: StartEvent) -> StopEvent:
+            waiting = asyncio.create_task(once("mine", effect))
+            await begun.wait()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            go_on.set()
+            return StopEvent(result=await once("mine", effect))
+
+    assert await Impatient(timeout=None).run() == 1
+    assert done == ["done"]

@@ -214,7 +214,11 @@ class ActionPlan(ReviewWorkflow):
             return None
 
     async def check(self, action: Any) -> str | None:
-        """Return why an action cannot be done now; None: it can. Called right before it is done."""
+        """Return why an action cannot be done now; None: it can. Called right before it is done.
+
+        Also before an action that is repeated (`on_doubt`) and may have been done: it must not be
+        held against what it has changed itself. `effects.effect_key()` tells which one it is.
+        """
         return None
 
     async def execute(self, action: Any, effect_key: str) -> Any:
