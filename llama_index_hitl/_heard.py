@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from llama_index_hitl._upstream import (
     Execution,
     events_for_waiters,
     events_received,
+    execution_of_step,
     has_completed,
     may_be_repeated,
     state_of_run,
@@ -29,6 +31,35 @@ from llama_index_hitl.models import Answer, ReviewRecord
 
 _TURNS = 5
 """Of the event loop: enough for what `asyncio.gather` has made tasks of to begin."""
+
+
+_WITHIN: ContextVar[tuple[Execution, str] | None] = ContextVar(
+    "llama_index_hitl_within", default=None
+)
+
+
+@contextmanager
+def within(call: str) -> Iterator[None]:
+    """Let what is asked in the block, or run as a child, be told apart from what is beside it.
+
+    A step that repeats leaves out the calls that it has made. What the others ask must not come to
+    stand in their places then.
+
+    Args:
+        call: Names the call of a tool, over all repetitions of the step.
+    """
+    execution = execution_of_step()
+    token = _WITHIN.set((execution, f"{in_place(execution)}{call}/"))
+    try:
+        yield
+    finally:
+        _WITHIN.reset(token)
+
+
+def in_place(execution: Execution, key: str = "") -> str:
+    """Return a key as it is in the call of a tool that this code runs in, if it does in one."""
+    found = _WITHIN.get()
+    return f"{found[1]}{key}" if found is not None and found[0] is execution else key
 
 
 async def stand_aside(ctx: Context[Any], place: str) -> None:
@@ -163,6 +194,7 @@ class Heard:
             number: entry for number, entry in self._counts.items() if not entry[0].sends.closed
         }
         _, counts = self._counts.setdefault(id(execution), (execution, {}))
+        key = in_place(execution, key)
         counts[key] = counts.get(key, -1) + 1
         return f"{work_item_of(execution)}:{key}:{counts[key]}"
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from workflows import Context
 
 from llama_index_hitl._grantbook import present_book
+from llama_index_hitl._heard import in_place
 from llama_index_hitl._proposals import data_of
 from llama_index_hitl._upstream import Execution, execution_of_step, work_item_of, workflow_of
 from llama_index_hitl.agents._arguments import Arguments, shape_of
@@ -162,5 +163,6 @@ class Places:
         execution = execution_of_step()
         self._counts = {n: entry for n, entry in self._counts.items() if not entry[0].sends.closed}
         _, counts = self._counts.setdefault(id(execution), (execution, {}))
+        call = in_place(execution, call)
         counts[call] = counts.get(call, -1) + 1
         return f"tool:{work_item_of(execution)}:{call}:{counts[call]}"

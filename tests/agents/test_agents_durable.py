@@ -356,8 +356,8 @@ async def test_a_long_conversation_grows_by_what_was_said_only(file: Any):
         whole = await file.run(run.run_id, whole=True)
         paused, _ = load_parked(whole.snapshot)
         worker = paused.context["workers"]["call_tool"]
-        # Of calls that are over nothing is left; of this one, what it is, that no grant covers
-        # it, and what was asked.
+        # Of calls that are over nothing is left; of this one, what it is, that a person is asked,
+        # and what.
         assert len(worker["collected_waiters"]) == 1
         assert len(worker["collected_events"]) == len(worker["collect_generations"]) == 3
         sizes.append(len(whole.snapshot))

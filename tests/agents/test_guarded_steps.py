@@ -13,7 +13,7 @@ from workflows import Context, Workflow, step
 from workflows.events import HumanResponseEvent, StartEvent, StopEvent
 
 from llama_index_hitl import Approve, Question, Reject, Respond, ReviewUpdatedEvent, ask
-from llama_index_hitl.agents import GuardedTool, require_approval
+from llama_index_hitl.agents import GuardedTool, agent_tool, require_approval
 from llama_index_hitl.children import run_child
 from llama_index_hitl.errors import ToolError
 from llama_index_hitl.rules import always, never
@@ -424,3 +424,66 @@ async def test_a_schema_that_changes_while_a_call_waits_is_noticed(start: Any) -
     await run.restart(to(request))
     with pytest.raises(ToolError, match="schema of pay has changed since"):
         await run.handler
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one after another", "at the same time"])
+async def test_what_is_asked_in_one_call_is_not_answered_for_another(
+    together: bool, start_both: Any
+) -> None:
+    """A call that was made is left out when the step repeats; what it asked is not."""
+    paid = []
+
+    async def pay(ctx: Context, to: str) -> str:
+        """Pay somebody."""
+        resolution = await ask(ctx, Question(title="Really?", requester=to))
+        if resolution.approved:
+            paid.append(to)
+        return f"{to}: {resolution.approved}"
+
+    async def body(ctx: Context) -> list[str]:
+        # Two guards for the first, so that it is also about calls within calls.
+        tools = (
+            require_approval(require_approval(pay, decisions=["approve"])),
+            require_approval(pay),
+        )
+        calls = (tool.acall(ctx=ctx, to=n) for tool, n in zip(tools, ("Ann", "Ben"), strict=True))
+        outputs = await asyncio.gather(*calls) if together else [await call for call in calls]
+        return [output.content for output in outputs]
+
+    run: Hand = start_both(workflow(body))
+    said = []
+    while requests := await run.waiting():
+        request = requests[0]
+        for_ben = request.title == "Really?" and request.requester == "Ben"
+        said.append(request.request_id)
+        await run.tell(to(request, Reject() if for_ben else Approve()))
+    assert await run.result() == ["Ann: True", "Ben: False"]
+    assert paid == ["Ann"]
+    assert len(set(said)) == len(said) == 5
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one after another", "at the same time"])
+async def test_each_guarded_call_runs_a_child_of_its_own(together: bool, start_both: Any) -> None:
+    class Asking(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            said = await ask(ctx, Question(title=f"Pay {ev.user_msg}?"))
+            return StopEvent(result=f"{ev.user_msg}: {said.approved}")
+
+    def hand_over() -> GuardedTool:
+        child = agent_tool(Asking(timeout=None), name="clerk", description="Pays.")
+        return require_approval(child)
+
+    async def body(ctx: Context) -> list[str]:
+        calls = (hand_over().acall(ctx=ctx, task=name) for name in ("Ann", "Ben", "Cem"))
+        outputs = await asyncio.gather(*calls) if together else [await call for call in calls]
+        return [output.content for output in outputs]
+
+    run: Hand = start_both(workflow(body))
+    told = 0
+    while requests := await run.waiting():
+        request = requests[0]
+        told += 1
+        await run.tell(to(request, Reject() if request.title == "Pay Ben?" else Approve()))
+    assert await run.result() == ["Ann: True", "Ben: False", "Cem: True"]
+    assert told == 6
