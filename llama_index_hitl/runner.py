@@ -474,7 +474,9 @@ class Runner:
                 answered.
             role: That are for this role, or for everybody.
             run_id: Of this run only.
-            workflow: Of the workflow with this name (`Workflow.workflow_name`) only.
+            workflow: Of the workflow with this name (`Workflow.workflow_name`) only, not the
+                name that the runner has for it. All agents of one class share it: tell calls of
+                guarded tools apart by `tag`.
             gate: Of this gate only; `ask` for questions asked inline.
             tag: With this tag only.
             priority: Of this priority only.

@@ -131,7 +131,8 @@ class SpotChecks:
 
         Args:
             reviewer: That this person may look at only.
-            workflow: Of the workflow with this name (`Workflow.workflow_name`) only.
+            workflow: Of the workflow with this name (`Workflow.workflow_name`) only, not the
+                name that the runner has for it.
             gate: Of this gate only.
             limit: How many at most, from 1; a page may have fewer, and yet not be the last.
             after: The `after` of the page before.
@@ -231,7 +232,8 @@ class SpotChecks:
         Requests are read a page at a time, so memory does not grow with how many there are.
 
         Args:
-            workflow: Of the workflow with this name (`Workflow.workflow_name`) only.
+            workflow: Of the workflow with this name (`Workflow.workflow_name`) only, not the
+                name that the runner has for it.
             gate: Of this gate only.
             since: Approved at this instant or later only.
             until: Approved before this instant only.

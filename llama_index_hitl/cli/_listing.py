@@ -77,7 +77,8 @@ def pending(
     ] = None,
     role: RolesOption = None,
     workflow: Annotated[
-        str | None, typer.Option(help="Asked by this workflow, by its full name.")
+        str | None,
+        typer.Option(help="Asked by this workflow, by its full name, as `hitl show` has it."),
     ] = None,
     gate: Annotated[str | None, typer.Option(help="Asked by this gate only.")] = None,
     tag: TagOption = None,

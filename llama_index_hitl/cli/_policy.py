@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from llama_index_hitl.runner import Runner
 
 WorkflowOption: TypeAlias = Annotated[
-    str | None, typer.Option("--workflow", help="Asked by this workflow, by its full name.")
+    str | None,
+    typer.Option(
+        "--workflow", help="Asked by this workflow, by its full name, as `hitl show` has it."
+    ),
 ]
 GateOption: TypeAlias = Annotated[
     str | None, typer.Option("--gate", help="Asked by this gate only.")

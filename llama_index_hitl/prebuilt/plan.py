@@ -99,9 +99,25 @@ class ActionPlan(ReviewWorkflow):
                 return await bank.do(action, effect_key)
         ```
 
+    A scripted model plans with `{"actions": [{"kind": "transfer", ...}, ...]}`. Whoever edits the
+    `whole` plan gives a `Plan`, with the actions and their numbers.
+
     Args:
         show: What people are shown; None: what the class says.
         **options: What `ReviewWorkflow` takes.
+
+    Attributes:
+        action: Type of the actions: a pydantic model, or a union of several, told apart by a
+            literal.
+        show: `whole`: one request about the plan, before anything is done; `each`: one for every
+            action that must be confirmed.
+        after_refusal: `continue` or `stop`: what becomes of later actions when one is refused.
+        after_failure: `continue` or `stop`: what becomes of them when one fails.
+        max_actions: How many actions a plan may have.
+        deadline: Time to answer a request; None: no limit.
+        on_doubt: What to do about an action that was begun by a process that died; see
+            `effects.once`.
+        plan_prompt: What the model is asked, with `{request}` in it.
     """
 
     action: ClassVar[Any] = Action

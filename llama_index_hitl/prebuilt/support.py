@@ -114,11 +114,15 @@ class SupportDesk(ReviewWorkflow):
     The model may ask for guidance; what a trigger matches goes to people without asking the model.
     Which people, is for the routes to say. Without guidance no reply is written.
 
-    Override `decide`, `reply_as_told`, the prompts, `triggers`, or the gate `guidance`.
+    Override `decide`, `reply_as_told`, the prompts, `triggers`, or the gate `guidance`. A scripted
+    model decides with a `SupportAnswer`, such as `{"reply": "We open at nine."}`; the reply that it
+    writes as told is text.
 
     Args:
         routes: Who gives guidance on what; None: the `reviewers`, without a time limit.
-        triggers: What must go to a person; None: `SUPPORT_TRIGGERS`.
+        triggers: What must go to a person; None: `SUPPORT_TRIGGERS`, which are talk of legal
+            action, more than 500 at stake, and whoever asks for a manager. The routes that follow
+            may look at the same amount: they say who is asked, triggers whether.
         **options: What `ReviewWorkflow` takes.
     """
 

@@ -89,7 +89,8 @@ class Triage(ReviewWorkflow):
     then nobody handles the request.
 
     Override `classify`, `handle`, for agents of your own say, the prompts, `specialists`, `policy`,
-    or the gate `routing`.
+    or the gate `routing`. A scripted model classifies with a `Classification`, or its fields in a
+    dict, and says as text what the specialist says.
 
     Args:
         specialists: Names of the specialists, and what each is for.

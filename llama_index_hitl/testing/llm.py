@@ -103,8 +103,16 @@ class ScriptedLLM(FunctionCallingLLM):
     object counts as a structured answer where one is demanded; any other text there raises
     `ValueError`, as it does with a model of a vendor.
 
+    A list of replies starts from its beginning in another process, or in a workflow that is made
+    anew; where a run is gone on with there, use `reply`, which can tell from the messages where the
+    conversation has come to:
+
+        def reply(messages):
+            return script[sum(message.role == "assistant" for message in messages)]
+
     Args:
-        replies: The replies, one for each call.
+        replies: The replies, one for each call: texts, `ToolCall`s or lists of them, pydantic
+            models or dicts where a structured answer is demanded, and exceptions to raise.
         reply: Instead of `replies`: a function that gets the messages, the newest last, and returns
             the reply to them. It is called once for each call, without a limit.
         **options: Fields of `llama_index.core.llms.LLM`, such as `system_prompt`, and those below.

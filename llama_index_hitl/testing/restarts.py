@@ -41,7 +41,9 @@ async def review_with_restarts(
     once about each request that is open and that they may answer, in the order of the arguments.
 
     Args:
-        make: Makes the workflow; a class with `timeout=None`, or `lambda: MyFlow(timeout=None)`.
+        make: Makes the workflow; a class with `timeout=None`, or `lambda: MyFlow(timeout=None)`; an
+            agent is made in a function too. A `ScriptedLLM` that is made there needs `reply`: its
+            `replies` would start anew.
         *reviewers: Who answers. Text of theirs answers a plain question; where the event that
             answers it has fields of its own, as JSON.
         types: Classes of values in the run that the workflow's own code does not name.
