@@ -42,11 +42,11 @@ _WITHIN: ContextVar[tuple[Execution, str] | None] = ContextVar(
 def within(call: str) -> Iterator[None]:
     """Let what is asked in the block, or run as a child, be told apart from what is beside it.
 
-    A step that repeats leaves out the calls that it has made. What the others ask must not come to
+    A step that repeats leaves out the effects that are done. What the others ask must not come to
     stand in their places then.
 
     Args:
-        call: Names the call of a tool, over all repetitions of the step.
+        call: Names the effect, such as the call of a tool, over all repetitions of the step.
     """
     execution = execution_of_step()
     token = _WITHIN.set((execution, f"{in_place(execution)}{call}/"))
@@ -57,7 +57,7 @@ def within(call: str) -> Iterator[None]:
 
 
 def in_place(execution: Execution, key: str = "") -> str:
-    """Return a key as it is in the call of a tool that this code runs in, if it does in one."""
+    """Return a key as it is in the effect that this code runs in, if it does in one."""
     found = _WITHIN.get()
     return f"{found[1]}{key}" if found is not None and found[0] is execution else key
 

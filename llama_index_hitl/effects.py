@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import replace
@@ -24,6 +24,7 @@ from workflows import Context
 from workflows.context.serializers import JsonSerializer
 
 from llama_index_hitl import _entries
+from llama_index_hitl._heard import within
 from llama_index_hitl._upstream import state_of_run
 from llama_index_hitl.audit import AuditKind
 from llama_index_hitl.clock import Clock, utc_now
@@ -327,7 +328,12 @@ def effect_key() -> str:
 async def _within(key: str, effect: Callable[[], Any]) -> Any:
     token = _KEY.set(key)
     try:
-        return await _called(effect)
+        with ExitStack() as asked:
+            # What is asked in an effect is left out when the effect is done, and must not count
+            # for what the step asks beside it. Outside of a step nothing can be asked.
+            with suppress(LookupError):
+                asked.enter_context(within(key))
+            return await _called(effect)
     finally:
         _KEY.reset(token)
 

@@ -6,7 +6,8 @@ import pytest
 from workflows import Context, Workflow, step
 from workflows.events import StartEvent, StopEvent
 
-from llama_index_hitl import Approve
+from llama_index_hitl import Approve, Question, ask
+from llama_index_hitl._upstream import WAITS
 from llama_index_hitl.agents import require_approval
 from llama_index_hitl.effects import effect_key, once
 from llama_index_hitl.runner import Runner
@@ -72,3 +73,28 @@ async def test_whoever_gives_up_waiting_does_not_have_it_done_twice() -> None:
 
     assert await Impatient(timeout=None).run() == 1
     assert done == ["done"]
+
+
+async def test_what_is_asked_within_an_effect_does_not_answer_for_what_is_asked_beside_it() -> None:
+    said: list[tuple[str, str | None]] = []
+
+    class Two(Workflow):
+        @step
+        async def tell(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            async def asked(name: str) -> str:
+                answer = (await ask(ctx, Question(title="Well?"))).answer
+                said.append((name, answer.comment))
+                return name
+
+            first = await once("first", lambda: asked("first"), not_done=(WAITS,))
+            second = await once("second", lambda: asked("second"), not_done=(WAITS,))
+            return StopEvent(result=[first, second])
+
+    runner = Runner(MemoryStore(), {"two": Two(timeout=None)})
+    run = await runner.start("two")
+    for comment in ("one", "two"):
+        (record,) = await runner.pending()
+        await runner.answer(record.request_id, Approve(comment=comment), by="erin")
+        await runner.advance(run.run_id)
+    assert said == [("first", "one"), ("second", "two")]
+    assert await runner.result(run.run_id) == ["first", "second"]

@@ -9,7 +9,6 @@ from llama_index.core.tools.function_tool import FunctionTool
 from llama_index.core.tools.types import BaseTool, ToolOutput, adapt_to_async_tool
 from workflows import Context
 
-from llama_index_hitl._heard import within
 from llama_index_hitl._upstream import WAITS, workflow_of
 from llama_index_hitl.agents import _outputs
 from llama_index_hitl.agents._arguments import Arguments, annotations_of
@@ -62,8 +61,7 @@ async def called(
 
     async def effect() -> JsonObject | None:
         try:
-            with within(key):
-                output = await _call(ctx, tool, arguments)
+            output = await _call(ctx, tool, arguments)
         except (WAITS, EffectInDoubt):
             raise
         except Exception as error:  # noqa: BLE001 - the model is told, as by any agent
