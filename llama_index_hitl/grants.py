@@ -276,7 +276,11 @@ def terms_in_words(terms: GrantTerms) -> str:
     limits = [f"{path} at most {limit} each time" for path, limit in terms.at_most.items()]
     limits += [f"{path} at most {limit} in total" for path, limit in terms.in_total.items()]
     uses = "" if terms.uses is None else f"{terms.uses} time{'s' if terms.uses > 1 else ''}"
-    until = "until it is revoked" if terms.until is None else f"until {terms.until.isoformat()}"
+    until = (
+        "until it is revoked"
+        if terms.until is None
+        else f"until {terms.until.isoformat(timespec='minutes')}"
+    )
     arguments = "any arguments" if terms.arguments == "any" else "the same arguments only"
     return ", ".join(part for part in (f"with {arguments}", *limits, uses, until) if part)
 

@@ -19,6 +19,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -61,6 +62,11 @@ AnyJson: TypeAlias = Annotated[JsonValue, AfterValidator(_survives_json)]
 JsonObject: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_survives_json)]
 Priority: TypeAlias = Literal["low", "normal", "high", "urgent"]
 FiniteDecimal: TypeAlias = Annotated[Decimal, Field(allow_inf_nan=False)]
+
+
+def _as_json(value: Any) -> Any:
+    """Return the values of a model that was given where they are meant."""
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 class Value(BaseModel):
@@ -213,14 +219,18 @@ class Edit(_Decision):
     """
 
     kind: Literal["edit"] = "edit"
-    subject: JsonObject = Field(description="The whole subject, with the values as they shall be.")
+    subject: Annotated[JsonObject, BeforeValidator(_as_json)] = Field(
+        description="The whole subject, with the values as they shall be."
+    )
 
 
 class Respond(_Decision):
     """Answer a question; `response` is validated against the request's response schema."""
 
     kind: Literal["respond"] = "respond"
-    response: AnyJson = Field(description="The response, as the request's schema says.")
+    response: Annotated[AnyJson, BeforeValidator(_as_json)] = Field(
+        description="The response, as the request's schema says."
+    )
 
 
 class Escalate(_Decision):

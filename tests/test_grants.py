@@ -357,7 +357,7 @@ def test_terms_are_told_in_words() -> None:
     )
     assert terms_in_words(terms) == (
         "with the same arguments only, a at most 5 each time, b.c at most 1.50 in total, 1 time, "
-        "until 2026-03-02T12:00:00+00:00"
+        "until 2026-03-02T12:00+00:00"
     )
 
 

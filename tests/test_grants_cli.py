@@ -64,9 +64,11 @@ def start(key: str, amount: int = 50) -> str:
 
 
 def test_an_answer_gives_a_grant_which_is_listed_shown_and_revoked() -> None:
+    first = start("first")
+    assert "approve --grant any" in hitl("show", first).output
     answered = hitl(
         "answer",
-        start("first"),
+        first,
         "approve",
         "--by",
         "ann",
@@ -102,6 +104,7 @@ def test_an_answer_gives_a_grant_which_is_listed_shown_and_revoked() -> None:
     assert start("third") != "finished"
     assert document("grants", "list")["grants"] == []
     assert "There is no such standing approval" in hitl("grants", "list").output
+    assert "revoked" in hitl("grants", "list", "--all").output
     (gone,) = document("grants", "list", "--all")["grants"]
     assert (gone["state"], gone["revoked_because"]) == ("revoked", "Enough.")
     assert "Enough." in hitl("grants", "show", grant["grant_id"]).output

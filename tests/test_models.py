@@ -503,6 +503,13 @@ def test_nothing_else_happens_at_a_deadline(action):
         ask(on_deadline=action)
 
 
+def test_a_model_may_be_given_where_its_values_are_meant():
+    place = Evidence(title="Bern", score=1)
+    written = place.model_dump(mode="json")
+    assert Edit(subject=place) == Edit(subject=written)
+    assert Respond(response=place) == Respond(response=written)
+
+
 def test_who_approved_a_stage_are_those_who_approved_or_edited():
     cast = [Approve(), Abstain(), Edit(subject={}), Reject(), Delegate(to="zoe")]
     answers = tuple(

@@ -211,3 +211,13 @@ async def test_inputs_may_have_any_name() -> None:
     make = drafts()
     await review_with_restarts(make, reviewer("e", Approve()), inputs={"topic": "y", "clock": 1})
     assert make.written == ["y"]
+
+
+async def test_a_workflow_in_the_place_of_what_makes_it_is_an_error():
+    class Flow(Workflow):
+        @step
+        async def go(self, ev: StartEvent) -> StopEvent:
+            return StopEvent()
+
+    with pytest.raises(TypeError, match=r"lambda: Flow\(timeout=None\)"):
+        await review_with_restarts(Flow(timeout=None))

@@ -127,11 +127,12 @@ def human_tool(
             fail_step(error)
         decision = resolution.decision
         if not isinstance(decision, Respond):
-            why = f" They said: {decision.comment}" if decision.comment else ""
-            return f"The person declined to answer.{why} Do not ask this again."
+            why = f" They said: {decision.comment}\n" if decision.comment else " "
+            return f"The person declined to answer.{why}Do not ask this again."
         if isinstance(resolution.response, HumanAnswer):
             return resolution.response.answer
-        return text_of(decision.response)
+        # As the model of the answer has it: with what the person has left to its defaults.
+        return text_of(resolution.response.model_dump(mode="json"))
 
     # Not resolved from text: what LlamaIndex looks for is the class itself.
     asked.__annotations__ = {"ctx": Context, "question": str, "return": str}

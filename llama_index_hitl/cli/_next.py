@@ -36,6 +36,9 @@ def ways_to_answer(request: ReviewRequest, place: Place) -> Iterator[tuple[str, 
     for kind in decisions_of(request):
         needed = _NEEDS.get(kind, ())
         yield ("hitl", "answer", request.request_id, kind.value, *needed, *place.options)
+    if request.grantable is not None and DecisionKind.APPROVE in request.allowed:
+        terms = ("--grant", "any", "--at-most", "ARGUMENT=NUMBER", "--grant-uses", "N")
+        yield ("hitl", "answer", request.request_id, "approve", *terms, *place.options)
 
 
 def show_standing(

@@ -69,8 +69,12 @@ class Screen(View):
         for place in used:
             longest = max(len(row[place]) for row in cells)
             is_key = place == 0 and longest <= room
+            # A key that were narrowed like the others would push the last column off the screen.
             table.add_column(
-                Text(heads[place]), overflow="fold", min_width=longest if is_key else None
+                Text(heads[place]),
+                overflow="fold",
+                min_width=longest if is_key else None,
+                no_wrap=is_key,
             )
         for row in cells:
             table.add_row(*(Text(row[place]) for place in used))

@@ -469,4 +469,6 @@ def _prompt(messages: Sequence[ChatMessage]) -> str:
 
 
 def _shown(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+    # What went wrong the last time stands at the end of a prompt.
+    half = _SHOWN // 2
+    return repr(text if len(text) <= _SHOWN else f"{text[:half]} … {text[-half:]}")

@@ -55,11 +55,17 @@ async def review_with_restarts(
         The result of the run.
 
     Raises:
+        TypeError: `make` is a workflow, and makes none.
         AssertionError: The run waits and nobody has an answer, or it does not come back from JSON
             as it was; the message says for what, or what is different.
         UnserializableState: Something in the run would not survive.
         Exception: Whatever the run or a script raises.
     """
+    if isinstance(make, Workflow):
+        raise TypeError(
+            "review_with_restarts needs a function that makes the workflow anew, such as "
+            f"lambda: {type(make).__name__}(timeout=None), not the workflow itself."
+        )
     desk = _Desk(reviewers)
     handler = make().run(**{**(inputs or {}), **more_inputs})
     while True:

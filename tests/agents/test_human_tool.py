@@ -22,6 +22,7 @@ class Choice(BaseModel):
 
     route: Literal["air", "sea"]
     days: int = Field(ge=1, le=30)
+    insured: bool = False
 
 
 def answer(request: Any, **response: Any) -> Any:
@@ -58,10 +59,11 @@ async def test_a_typed_form_is_held_to_its_type(start_both: Any) -> None:
     (request,) = await run.waiting()
     assert request.policy.reviewers == ("role:ops",)
     assert (request.priority, request.tags, request.evidence) == ("high", ("shipping",), ())
-    assert set(request.response_schema["properties"]) == {"route", "days"}
+    assert set(request.response_schema["properties"]) == {"route", "days", "insured"}
     ops = Reviewer(id="olga", roles=("ops",))
     await run.tell(to(request, Respond(response={"route": "sea", "days": 9}), by=ops))
-    assert json.loads(results(make.llm.calls[-1])["c1"]) == {"route": "sea", "days": 9}
+    said = json.loads(results(make.llm.calls[-1])["c1"])
+    assert said == {"route": "sea", "days": 9, "insured": False}
 
 
 async def test_an_answer_that_does_not_fit_the_form_is_refused(start: Any) -> None:
