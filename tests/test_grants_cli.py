@@ -104,7 +104,8 @@ def test_an_answer_gives_a_grant_which_is_listed_shown_and_revoked() -> None:
     assert start("third") != "finished"
     assert document("grants", "list")["grants"] == []
     assert "There is no such standing approval" in hitl("grants", "list").output
-    assert "revoked" in hitl("grants", "list", "--all").output
+    narrow = CliRunner().invoke(app, ["grants", "list", "--all"], env={"COLUMNS": "80"})
+    assert "revoked" in narrow.output
     (gone,) = document("grants", "list", "--all")["grants"]
     assert (gone["state"], gone["revoked_because"]) == ("revoked", "Enough.")
     assert "Enough." in hitl("grants", "show", grant["grant_id"]).output

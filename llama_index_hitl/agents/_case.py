@@ -83,6 +83,7 @@ async def draw_up(
     async def given(name: str) -> Any:
         return await _given(metadata, guard, name, arguments)
 
+    conversation = await conversation_of(ctx, agent, guard.conversation)
     try:
         return Case(
             arguments=arguments.data,
@@ -91,10 +92,7 @@ async def draw_up(
             agent=caller,
             title=one_line(title if guard.title is None else await given("title")),
             body=(metadata.description or "") if guard.body is None else await given("body"),
-            evidence=(
-                *await given("evidence"),
-                *await conversation_of(ctx, agent, guard.conversation),
-            ),
+            evidence=(*await given("evidence"), *conversation),
             reviewers=entries_of(await given("reviewers")),
             barred=dict(await given("barred") or {}),
             requester=await given("requester"),

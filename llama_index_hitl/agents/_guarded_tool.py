@@ -36,7 +36,7 @@ from llama_index_hitl.agents._conversation import agent_of
 from llama_index_hitl.agents._function import as_function
 from llama_index_hitl.agents._guard import CONTEXT, Guard, checked
 from llama_index_hitl.agents._rejections import rejected, times_rejected
-from llama_index_hitl.errors import HitlError, RejectedTooOften, ToolError
+from llama_index_hitl.errors import RejectedTooOften, ToolError
 from llama_index_hitl.grants import GuardedCall
 from llama_index_hitl.models import (
     Approve,
@@ -123,10 +123,13 @@ class GuardedTool(FunctionTool):
         try:
             with at_work():
                 return await self._made(ctx, kwargs)
-        except HitlError as error:
+        except WAITS:
+            raise
+        except Exception as error:
+            # Not of the tool, whose errors are results: a store that is down, a memory that cannot
+            # be read. An agent would tell the model, which can do nothing about it.
             if await agent_of(ctx) is None:
                 raise
-            # The agent would tell the model, which can do nothing about it.
             fail_step(error)
 
     async def _made(self, ctx: Context[Any], raw: dict[str, Any]) -> ToolOutput:

@@ -14,6 +14,7 @@ from agents_in_hand import (
     subject_text,
     to,
 )
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel, Field
 
@@ -218,6 +219,18 @@ async def test_what_is_shown_can_be_made_of_the_arguments(start: Any) -> None:
     assert request.policy.barred == {"mallory": "asked for it"}
     assert (request.requester, request.priority) == ("mallory", "urgent")
     assert request.tags == ("money", "Alice", "tool:pay", "agent:Agent")
+
+
+async def test_a_memory_that_cannot_be_read_fails_the_run_and_not_the_model(start: Any) -> None:
+    class Down(ChatMemoryBuffer):
+        async def aget_all(self) -> list[Any]:
+            raise ConnectionError("the database is down")
+
+    bank = Bank()
+    run: Hand = start(agent([bank.pay], pay()), memory=Down.from_defaults())
+    with pytest.raises(ConnectionError, match="is down"):
+        await run.result()
+    assert bank.paid == []
 
 
 @pytest.mark.parametrize(
