@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 from workflows import Context
 from workflows.context.serializers import JsonSerializer
@@ -135,6 +135,8 @@ class EffectLedger:
         if in_doubt is not None and not await self._repeat(in_doubt, on_doubt, ctx, question):
             await self._write(replace(in_doubt, status="done", at=self._clock()), "settled")
             return None
+        if in_doubt is not None and on_doubt == "repeat":
+            not_done = ()  # they tell of the repetition, and nothing of the attempt before it
         return await self._do(key, effect, found, not_done, note)
 
     async def _do(
@@ -155,8 +157,9 @@ class EffectLedger:
                 revision=0 if found is None else found.revision,
             )
         )
+        repeated = found is not None and found.status == "begun"
         try:
-            result = await _called(effect)
+            result = await _within(_Current(key, repeated=repeated), effect)
         except not_done:
             await self._write(replace(begun, status="undone", at=self._clock()), "settled")
             raise
@@ -280,7 +283,8 @@ async def once(
         question: What to ask, of whom, about an effect that is in doubt; what happened to it and
             how to decide is added to its body. None: anybody whom the channel lets in, about `key`.
         not_done: Errors of `effect` that say for certain that it has not happened, such as a
-            refused connection. Any other error leaves it in doubt.
+            refused connection. Any other error leaves it in doubt, and so does any error where
+            it is repeated: the attempt before may have happened.
         note: What the audit trail shall say about the result, as a sentence; empty: that it is
             done.
 
@@ -297,7 +301,7 @@ async def once(
     ledger = _LEDGER.get() or state_of_run(_InProcess)
     result = await ledger.once(
         key,
-        lambda: _within(key, effect),
+        effect,
         on_doubt=on_doubt,
         ctx=ctx,
         question=question,
@@ -307,7 +311,14 @@ async def once(
     return cast("T", result)
 
 
-_KEY: ContextVar[str | None] = ContextVar("llama_index_hitl_effect", default=None)
+class _Current(NamedTuple):
+    """The effect that code is part of."""
+
+    key: str
+    repeated: bool
+
+
+_CURRENT: ContextVar[_Current | None] = ContextVar("llama_index_hitl_effect", default=None)
 
 
 def effect_key() -> str:
@@ -319,14 +330,31 @@ def effect_key() -> str:
     Raises:
         LookupError: This code is not part of an effect.
     """
-    key = _KEY.get()
-    if key is None:
-        raise LookupError("effect_key() is for code that is called by once(), or a guarded tool.")
-    return key
+    return _current("effect_key").key
 
 
-async def _within(key: str, effect: Callable[[], Any]) -> Any:
-    token = _KEY.set(key)
+def effect_is_repeated() -> bool:
+    """Tell whether the effect that this code is part of was begun before and never finished.
+
+    If so it may have happened already, and what it was to change may have been changed by it. What
+    was settled as not done, by a person or by an error of `not_done`, is no repetition. In a run
+    that no runner drives nothing is, for its effects are not known after a crash.
+
+    Raises:
+        LookupError: This code is not part of an effect.
+    """
+    return _current("effect_is_repeated").repeated
+
+
+def _current(asked: str) -> _Current:
+    current = _CURRENT.get()
+    if current is None:
+        raise LookupError(f"{asked}() is for code that is called by once(), or a guarded tool.")
+    return current
+
+
+async def _within(current: _Current, effect: Callable[[], Any]) -> Any:
+    token = _CURRENT.set(current)
     try:
         with ExitStack() as asked:
             # What is asked in an effect is left out when the effect is done, and must not count
@@ -335,7 +363,7 @@ async def _within(key: str, effect: Callable[[], Any]) -> Any:
                 asked.enter_context(within(key))
             return await _called(effect)
     finally:
-        _KEY.reset(token)
+        _CURRENT.reset(token)
 
 
 class _InProcess:
@@ -346,7 +374,9 @@ class _InProcess:
 
     async def once(self, key: str, effect: Callable[[], Any], **_: Any) -> Any:
         if key not in self._under_way:
-            self._under_way[key] = asyncio.ensure_future(_called(effect))
+            self._under_way[key] = asyncio.ensure_future(
+                _within(_Current(key, repeated=False), effect)
+            )
         future = self._under_way[key]
         try:
             return await asyncio.shield(future)

@@ -3,15 +3,17 @@
 import asyncio
 
 import pytest
+from durable import NOON
 from workflows import Context, Workflow, step
 from workflows.events import StartEvent, StopEvent
 
 from llama_index_hitl import Approve, Question, ask
 from llama_index_hitl._upstream import WAITS
 from llama_index_hitl.agents import require_approval
-from llama_index_hitl.effects import effect_key, once
+from llama_index_hitl.effects import effect_is_repeated, effect_key, once
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import MemoryStore
+from llama_index_hitl.stores.protocol import Commit, Effect, RunStatus
 
 
 def key_in_a_thread() -> str:
@@ -50,6 +52,58 @@ async def test_without_a_runner_too() -> None:
             return StopEvent(result=[inner, await once("outer:2", key_of_an_effect)])
 
     assert await Mine(timeout=None).run() == ["inner", "outer:2"]
+
+
+class Refused(Exception):
+    """What is raised where nothing has happened."""
+
+
+class Payment(Workflow):
+    """Repeats what is in doubt, and remembers whether it was told that it is a repetition."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__(timeout=None)
+        self.errors = list(errors)
+        self.told: list[bool] = []
+
+    @step
+    async def pay(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(
+            result=await once("pay", self.effect, on_doubt="repeat", not_done=(Refused,))
+        )
+
+    def effect(self) -> str:
+        self.told.append(effect_is_repeated())
+        if self.errors:
+            raise self.errors.pop()
+        return "paid"
+
+
+async def test_a_repetition_is_one_as_long_as_nobody_knows_what_it_repeats() -> None:
+    store, flow = MemoryStore(), Payment(Refused())
+    begun = Effect(key="pay", run_id="run", status="begun", owner="dead", at=NOON)
+    await store.commit(Commit(effects=(begun,)))
+    runner = Runner(store, {"pay": flow})
+    assert (await runner.start("pay", run_id="run")).status is RunStatus.FAILED
+    # Refused was the repetition; whether the first attempt has happened is as open as before.
+    assert [effect.key for effect in await runner.effects_in_doubt()] == ["pay"]
+    await runner.retry("run", by="operator")
+    assert await runner.result("run") == "paid"
+    assert flow.told == [True, True]
+
+
+async def test_what_was_not_done_or_was_settled_is_not_repeated() -> None:
+    flow = Payment(Refused(), OSError(), Refused())
+    runner = Runner(MemoryStore(), {"pay": flow})
+    await runner.start("pay", run_id="run")
+    await runner.retry("run", by="operator")
+    await runner.settle("pay", by="operator", happened=False)
+    await runner.retry("run", by="operator")
+    await runner.retry("run", by="operator")
+    assert await runner.result("run") == "paid"
+    assert flow.told == [False] * 4
+    with pytest.raises(LookupError, match="once"):
+        effect_is_repeated()
 
 
 async def test_whoever_gives_up_waiting_does_not_have_it_done_twice() -> None:

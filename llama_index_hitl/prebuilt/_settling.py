@@ -30,7 +30,7 @@ class ActionStatus(StrEnum):
     DONE = "done"
     REFUSED = "refused"
     EXPIRED = "expired"  # nobody decided in time
-    FAILED = "failed"  # `execute` raised
+    FAILED = "failed"  # `execute` raised, or it may have been done and cannot be repeated
     NOT_RUN = "not_run"  # its precondition did not hold, or one before it was not done
 
 

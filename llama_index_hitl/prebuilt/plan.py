@@ -18,7 +18,7 @@ from workflows import Context, step
 from workflows.events import Event, StartEvent
 
 from llama_index_hitl._upstream import WAITS, run_id_of
-from llama_index_hitl.effects import OnDoubt, once
+from llama_index_hitl.effects import OnDoubt, effect_is_repeated, once
 from llama_index_hitl.errors import GateError
 from llama_index_hitl.events import (
     Approved,
@@ -233,7 +233,9 @@ class ActionPlan(ReviewWorkflow):
         """Return why an action cannot be done now; None: it can. Called right before it is done.
 
         Also before an action that is repeated (`on_doubt`) and may have been done: it must not be
-        held against what it has changed itself. `effects.effect_key()` tells which one it is.
+        held against what it has changed itself. `effects.effect_key()` tells which one it is, and
+        `effects.effect_is_repeated()` that it is repeated; one that is not let through then is
+        reported as failed, for it may have been done.
         """
         return None
 
@@ -368,6 +370,10 @@ class ActionPlan(ReviewWorkflow):
             raise
         except Exception as error:  # noqa: BLE001 - it is reported, and the plan goes on or ends
             status, reason = ActionStatus.FAILED, one_line(f"{type(error).__name__}: {error}")
+        if status is not ActionStatus.DONE and effect_is_repeated():
+            # Nobody may take it for not done: perhaps it is in the way of its own repetition.
+            status = ActionStatus.FAILED
+            reason = f"was interrupted and may have been done: {reason}"
         return {"status": status.value, "reason": reason, "result": result}
 
 

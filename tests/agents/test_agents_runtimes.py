@@ -1,19 +1,22 @@
 """Guarded tools behind a ReviewServer, in a file and on DBOS: out of memory before each answer."""
 
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from agent_runs import Bank, Service, agent_test
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
+from pydantic import BaseModel
 from runtime_hosts import Served, dbos_server, runs_of, serving, sqlite_server
 
-from llama_index_hitl import Approve, Edit, Reject, ReviewRequestEvent
-from llama_index_hitl.agents import require_approval
+from llama_index_hitl import Approve, Edit, Reject, Respond, ReviewRequestEvent
+from llama_index_hitl.agents import human_tool, require_approval
 from llama_index_hitl.testing import ToolCall
 
 pytestmark = agent_test
@@ -38,9 +41,27 @@ def transfer_to(to: str, amount: int = 10) -> ToolCall:
     return ToolCall(name="transfer", arguments={"to": to, "amount": amount}, id=f"to {to}")
 
 
+class Purpose(BaseModel):
+    """What a payment is for."""
+
+    kind: Literal["rent", "gift"]
+    due: date
+
+
+PURPOSE = Respond(response={"kind": "gift", "due": "2030-02-01"})
+
+
 async def asked(run: Served) -> dict[str, ReviewRequestEvent]:
-    """Return what the run waits for, by the payee."""
-    return {event.request.subject.data["to"]: event for event in await run.open()}
+    """Return what the run waits for, by the payee; a question by what is asked."""
+    return {
+        request.body if request.subject is None else request.subject.data["to"]: event
+        for event in await run.open()
+        for request in [event.request]
+    }
+
+
+def ask_for(question: str) -> ToolCall:
+    return ToolCall(name="ask_purpose", arguments={"question": question}, id=question)
 
 
 async def test_two_rounds_of_parallel_calls(start: Any):
@@ -48,13 +69,17 @@ async def test_two_rounds_of_parallel_calls(start: Any):
     model = Service(
         [
             [transfer_to("ann"), transfer_to("bob"), transfer_to("cleo")],
-            [transfer_to("dora"), transfer_to("emil")],
+            [transfer_to("dora"), transfer_to("emil"), ask_for("Emil's?")],
             "All done.",
         ]
     )
 
     def make() -> FunctionAgent:
-        tools = [bank.balance, require_approval(bank.transfer)]
+        tools = [
+            bank.balance,
+            require_approval(bank.transfer),
+            human_tool(name="ask_purpose", response=Purpose),
+        ]
         return FunctionAgent(name="teller", tools=tools, llm=model.client(), timeout=None)
 
     run = await start(make, user_msg="Pay them.")
@@ -69,17 +94,23 @@ async def test_two_rounds_of_parallel_calls(start: Any):
         assert await run.send(requests[to].answer(decision, by="erin")) == "ok"
         requests |= await asked(run)
     assert sorted(bank.paid) == ["ann 7", "cleo 10"]
-    assert set(await asked(run)) == {"dora", "emil"}
+    assert set(await asked(run)) == {"dora", "emil", "Emil's?"}
     assert await run.send(requests["ann"].answer(Approve(), by="fred")) == "already_answered"
-    for to in ("emil", "dora"):
-        assert await run.send(requests[to].answer(Approve(), by="erin")) == "ok"
+    no_day = requests["Emil's?"].answer(
+        Respond(response={"kind": "gift", "due": "2030-02-30"}), by="erin"
+    )
+    assert await run.send(no_day) == "invalid_answer"
+    decisions = {"emil": Approve(), "Emil's?": PURPOSE, "dora": Approve()}
+    for what, decision in decisions.items():
+        assert await run.send(requests[what].answer(decision, by="erin")) == "ok"
     result = await run.result()
     assert "All done." in str(result)
     assert sorted(bank.paid) == ["ann 7", "cleo 10", "dora 10", "emil 10"]
     assert len(model.asked) == 3
     assert model.asked[-1][0].content == "Pay them."
-    assert len(model.results) == 5
-    assert run.releases >= 5
+    assert len(model.results) == 6
+    assert json.loads(model.results["Emil's?"]) == PURPOSE.response
+    assert run.releases >= 6
 
 
 def handoff_to(agent: str) -> ToolCall:
@@ -92,6 +123,7 @@ async def test_agents_hand_over_before_and_after_pauses(start: Any):
         [
             handoff_to("cashier"),
             ToolCall(name="noted", arguments={"to": "ann", "amount": 5}),
+            ask_for("What is bob's for?"),
             ToolCall(name="noted", arguments={"to": "bob", "amount": 6}, id="bob"),
             handoff_to("front"),
             "Both are paid.",
@@ -100,7 +132,10 @@ async def test_agents_hand_over_before_and_after_pauses(start: Any):
 
     def make() -> AgentWorkflow:
         llm = model.client()
-        tools = [require_approval(bank.noted, conversation=20)]
+        tools = [
+            require_approval(bank.noted, conversation=20),
+            human_tool(name="ask_purpose", response=Purpose),
+        ]
         front = FunctionAgent(name="front", description="talks", tools=[], llm=llm, timeout=None)
         cashier = FunctionAgent(
             name="cashier", description="pays", tools=tools, llm=llm, timeout=None
@@ -112,6 +147,11 @@ async def test_agents_hand_over_before_and_after_pauses(start: Any):
     run = await start(make, user_msg="Pay ann and bob.", chat_history=[{"content": "I am erin."}])
     for to in ("ann", "bob"):
         (request,) = (await asked(run)).values()
+        if to == "bob":
+            assert request.request.title == "cashier asks: What is bob's for?"
+            assert await run.send(request.answer(PURPOSE, by="erin")) == "ok"
+            (request,) = (await asked(run)).values()
+            assert "2030-02-01" in request.request.evidence[0].body
         assert request.request.title == "cashier wants to call noted"
         assert "user: I am erin." in request.request.evidence[0].body
         assert request.request.subject.data["to"] == to

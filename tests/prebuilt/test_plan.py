@@ -841,25 +841,64 @@ async def test_the_plan_is_made_once_though_the_run_is_begun_again():
     llm.assert_exhausted()
 
 
-async def test_those_who_review_are_asked_about_an_action_that_was_cut_off():
-    store, flow = MemoryStore(), paying(500, reviewers=["erin"])
-    flow.on_doubt = "ask"
-    runner = Runner(store, {"pay": flow}, clock=ManualClock(NOON))
+async def cut_off(flow):
+    """Return a run whose action was approved, and begun by a process that died in the middle."""
+    runner = runner_on(MemoryStore(), pay=flow)
     run = await runner.start("pay", request="Pay Ann 500.")
     (first,) = await runner.pending()
-    cut_off = Effect(
+    begun = Effect(
         key=f"{first.request_id}:1", run_id=run.run_id, status="begun", owner="another", at=NOON
     )
-    await store.commit(Commit(effects=(cut_off,)))
+    await runner.store.commit(Commit(effects=(begun,)))
     await runner.answer(first.request_id, Approve(), by="erin")
-    await runner.advance(run.run_id)
+    return runner, run.run_id
+
+
+async def test_those_who_review_are_asked_about_an_action_that_was_cut_off():
+    flow = paying(500, reviewers=["erin"])
+    flow.on_doubt = "ask"
+    runner, run_id = await cut_off(flow)
+    await runner.advance(run_id)
     (doubt,) = await runner.pending()
     assert doubt.policy.reviewers == ("erin",)
     assert doubt.request.subject.data["amount"] == "500"
     await runner.answer(doubt.request_id, Reject(), by="erin")
-    await runner.advance(run.run_id)
-    assert shown(await runner.result(run.run_id)) == ["500 done"]
+    await runner.advance(run_id)
+    assert shown(await runner.result(run_id)) == ["500 done"]
     assert flow.done == []
+
+
+@pytest.mark.parametrize("on_doubt", ["repeat", "ask"])
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [("blocked", "it is blocked"), ("broken", "ConnectionError: the line is dead")],
+)
+async def test_an_action_that_may_have_been_done_is_not_said_not_to_have_been(
+    on_doubt, trouble, why
+):
+    in_the_way = []
+    flow = paying(500, **{trouble: in_the_way})
+    flow.on_doubt = on_doubt
+    runner, run_id = await cut_off(flow)
+    in_the_way.append(500)  # as what it was to change may have been changed by it
+    await runner.advance(run_id)
+    for doubt in await runner.pending():
+        await runner.answer(doubt.request_id, Approve(), by="erin")
+        await runner.advance(run_id)
+    (report,) = (await runner.result(run_id)).actions
+    assert report.status is ActionStatus.FAILED
+    assert report.reason == f"was interrupted and may have been done: {why}"
+    assert flow.done == []
+
+
+async def test_an_action_that_is_repeated_with_success_is_done():
+    flow = paying(500)
+    flow.on_doubt = "repeat"
+    runner, run_id = await cut_off(flow)
+    await runner.advance(run_id)
+    (report,) = (await runner.result(run_id)).actions
+    assert (report.status, report.reason) == (ActionStatus.DONE, "")
+    assert amounts(flow) == [500]
 
 
 async def test_the_audit_says_what_failed():
