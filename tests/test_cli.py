@@ -9,11 +9,13 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import chdir, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
+from forked_cli import SEARCHED, TIMEOUT, ForkedCli
 from openai_server import Failure, Garbage, OpenAIServer
 from shop import workflows
 from test_console import Child, needs_terminals
@@ -25,29 +27,49 @@ from llama_index_hitl.stores import SqlStore
 
 pytestmark = pytest.mark.timeout(180)  # many processes, one after the other
 
-ROOT = Path(__file__).parent.parent
-SEARCHED = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
-"""Where Python finds this package and `shop`, whatever the working directory is."""
-
 CLAIM = {"decision": "deny", "reason": "lapsed", "risk_level": "high"}
 
 
-def hitl(
+class Hitl(Protocol):
+    def __call__(
+        self, *arguments: str, typed: str = "", folder: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+def hitl_anew(
     *arguments: str, typed: str = "", folder: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `hitl` with what a person types, and without any key but the one that is given."""
-    foreign = ("OPENAI", "EDITOR", "VISUAL", "HITL")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    """Run `hitl` as `hitl` below does, in a process that Python starts."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "llama_index_hitl", *arguments],
         input=typed,
         capture_output=True,
         text=True,
-        timeout=120,
-        env={**kept, "COLUMNS": "100", "PYTHONPATH": SEARCHED, **environment},
+        timeout=TIMEOUT,
+        env=plain_environment() | environment,
         cwd=folder,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def hitl() -> Iterator[Hitl]:
+    """Run `hitl` with what a person types, and without any key but the one that is given."""
+    with ForkedCli(plain_environment()) as forked:
+
+        def run(
+            *arguments: str, typed: str = "", folder: Path | None = None, **environment: str
+        ) -> subprocess.CompletedProcess[str]:
+            whole = plain_environment() | environment
+            return forked.run(*arguments, typed=typed, folder=folder, environment=whole)
+
+        yield run
+
+
+def plain_environment() -> dict[str, str]:
+    foreign = ("OPENAI", "EDITOR", "VISUAL", "HITL")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {**kept, "COLUMNS": "100", "PYTHONPATH": SEARCHED}
 
 
 def with_model(server: OpenAIServer) -> dict[str, str]:
@@ -58,7 +80,7 @@ def with_model(server: OpenAIServer) -> dict[str, str]:
 
 
 def test_a_document_goes_from_draft_through_revision_to_final_review() -> None:
-    run = hitl("demo", typed="revise: shorter, please\napprove\napprove: publish it\n")
+    run = hitl_anew("demo", typed="revise: shorter, please\napprove\napprove: publish it\n")
     assert run.returncode == 0, run.stderr
     assert "Model: scripted" in run.stdout
     assert "As asked: shorter, please." in run.stdout
@@ -66,35 +88,35 @@ def test_a_document_goes_from_draft_through_revision_to_final_review() -> None:
     assert "approve by you (publish it)" in run.stdout
 
 
-def test_code_is_revised_and_approved() -> None:
+def test_code_is_revised_and_approved(hitl: Hitl) -> None:
     run = hitl("demo", "code", typed="revise: type hints\napprove\n")
     assert run.returncode == 0, run.stderr
     assert "def greet(name: str) -> str:" in run.stdout
     assert "APPROVED at version 2" in run.stdout
 
 
-def test_a_claim_with_high_risk_is_asked_about_and_blocked_by_a_rejection() -> None:
+def test_a_claim_with_high_risk_is_asked_about_and_blocked_by_a_rejection(hitl: Hitl) -> None:
     run = hitl("demo", "claim", typed="reject: cover unclear\n")
     assert run.returncode == 0, run.stderr
     assert "Lapsed policies" in run.stdout
     assert "REJECTED at version 1" in run.stdout
 
 
-def test_a_claim_with_low_risk_passes_by_a_rule_that_is_named() -> None:
+def test_a_claim_with_low_risk_passes_by_a_rule_that_is_named(hitl: Hitl) -> None:
     run = hitl("demo", "claim", "--topic", "A stolen bicycle", typed="")
     assert run.returncode == 0, run.stderr
     assert "APPROVED at version 1" in run.stdout
     assert "approve by rule:" in run.stdout
 
 
-def test_a_report_is_written_from_accepted_research() -> None:
+def test_a_report_is_written_from_accepted_research(hitl: Hitl) -> None:
     run = hitl("demo", "report", typed="revise: costs\napprove\n")
     assert run.returncode == 0, run.stderr
     assert "# Report: human review of AI agents" in run.stdout
     assert "As asked: costs." in run.stdout
 
 
-def test_a_plan_is_shown_whole_and_one_of_its_transfers_refused() -> None:
+def test_a_plan_is_shown_whole_and_one_of_its_transfers_refused(hitl: Hitl) -> None:
     said = "respond\napprove\n\napprove\n\nrefuse\ntoo dear\n\n"
     run = hitl("demo", "banking", typed=said)
     assert run.returncode == 0, run.stderr
@@ -104,14 +126,14 @@ def test_a_plan_is_shown_whole_and_one_of_its_transfers_refused() -> None:
     assert run.stdout.endswith("3. transfer 500.00 to Alice: refused by you (too dear)\n")
 
 
-def test_a_small_transfer_asks_nobody() -> None:
+def test_a_small_transfer_asks_nobody(hitl: Hitl) -> None:
     run = hitl("demo", "banking", "--topic", "deposit 20, then 100 to Bob", typed="")
     assert run.returncode == 0, run.stderr
     assert "2. transfer 100.00 to Bob: done" in run.stdout
     assert "the balance is 920.00" in run.stdout
 
 
-def test_nothing_is_approved_by_empty_lines_or_by_leaving(tmp_path: Path) -> None:
+def test_nothing_is_approved_by_empty_lines_or_by_leaving(hitl: Hitl, tmp_path: Path) -> None:
     out = tmp_path / "out.md"
     run = hitl("demo", "--out", str(out), typed="\n\nyes\n")
     assert run.returncode == 1
@@ -120,7 +142,7 @@ def test_nothing_is_approved_by_empty_lines_or_by_leaving(tmp_path: Path) -> Non
     assert not out.exists()
 
 
-def test_a_rejected_text_is_not_written(tmp_path: Path) -> None:
+def test_a_rejected_text_is_not_written(hitl: Hitl, tmp_path: Path) -> None:
     out = tmp_path / "out.md"
     run = hitl("demo", "--out", str(out), typed="reject: no\n")
     assert run.returncode == 0
@@ -137,7 +159,7 @@ def editor(folder: Path, code: str) -> str:
     return f"{sys.executable} {script}"
 
 
-def test_an_own_document_is_revised_by_hand_and_written(tmp_path: Path) -> None:
+def test_an_own_document_is_revised_by_hand_and_written(hitl: Hitl, tmp_path: Path) -> None:
     (tmp_path / "draft.md").write_text("# Mine\n\nFirst.\n", encoding="utf-8")
     run = hitl(
         "demo", "--file", "draft.md", "--out", "final.md",
@@ -151,7 +173,9 @@ def test_an_own_document_is_revised_by_hand_and_written(tmp_path: Path) -> None:
     assert (tmp_path / "draft.md").read_text(encoding="utf-8") == "# Mine\n\nFirst.\n"
 
 
-def test_without_an_editor_the_text_stays_and_can_still_be_approved(tmp_path: Path) -> None:
+def test_without_an_editor_the_text_stays_and_can_still_be_approved(
+    hitl: Hitl, tmp_path: Path
+) -> None:
     (tmp_path / "draft.md").write_text("Mine", encoding="utf-8")
     run = hitl(
         "demo", "--file", "draft.md", "--out", "final.md",
@@ -162,7 +186,7 @@ def test_without_an_editor_the_text_stays_and_can_still_be_approved(tmp_path: Pa
     assert (tmp_path / "final.md").read_text(encoding="utf-8") == "Mine\n"
 
 
-def test_the_scripted_model_can_revise_an_own_file(tmp_path: Path) -> None:
+def test_the_scripted_model_can_revise_an_own_file(hitl: Hitl, tmp_path: Path) -> None:
     (tmp_path / "draft.md").write_text("Mine", encoding="utf-8")
     run = hitl(
         "demo", "--file", "draft.md", "--revise", "model",
@@ -174,7 +198,9 @@ def test_the_scripted_model_can_revise_an_own_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"), [(b"", "is empty"), (b" \n", "is empty"), (b"\xff\xfe\x00", "as text")]
 )
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_no_text_is_refused(
+    hitl: Hitl, tmp_path: Path, content: bytes, message: str
+) -> None:
     (tmp_path / "draft.md").write_bytes(content)
     run = hitl("demo", "--file", "draft.md", folder=tmp_path)
     assert run.returncode == 1
@@ -182,7 +208,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes, messa
     assert "Traceback" not in run.stderr
 
 
-def test_a_file_that_is_not_there_or_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_or_does_not_fit_is_refused(hitl: Hitl, tmp_path: Path) -> None:
     assert hitl("demo", "--file", "nowhere.md", folder=tmp_path).returncode == 2
     (tmp_path / "x.md").write_text("x")
     run = hitl("demo", "claim", "--file", "x.md", folder=tmp_path)
@@ -190,7 +216,9 @@ def test_a_file_that_is_not_there_or_does_not_fit_is_refused(tmp_path: Path) -> 
     assert "document and code" in run.stderr
 
 
-def test_a_folder_that_is_not_there_is_noticed_before_anybody_is_asked(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_noticed_before_anybody_is_asked(
+    hitl: Hitl, tmp_path: Path
+) -> None:
     run = hitl("demo", "--out", "no/such/folder/out.md", folder=tmp_path)
     assert run.returncode == 1
     assert "there is no folder" in run.stderr
@@ -206,13 +234,13 @@ def test_an_accepted_text_that_cannot_be_written_is_shown_and_not_lost(tmp_path:
     )
     (tmp_path / "sitecustomize.py").write_text(script)
     searched = os.pathsep.join((str(tmp_path), SEARCHED))
-    run = hitl("demo", "--out", str(out), typed="approve\napprove\n", PYTHONPATH=searched)
+    run = hitl_anew("demo", "--out", str(out), typed="approve\napprove\n", PYTHONPATH=searched)
     assert run.returncode == 1
     assert "No space left" in run.stderr
     assert "What was proposed, in full." in run.stdout
 
 
-def test_an_unknown_demo_is_a_usage_error() -> None:
+def test_an_unknown_demo_is_a_usage_error(hitl: Hitl) -> None:
     assert hitl("demo", "poem").returncode == 2
 
 
@@ -252,19 +280,19 @@ def typed(shown: str, containing: str) -> list[str]:
 def test_a_run_is_left_in_the_store_answered_and_finished_each_by_another_process(
     tmp_path: Path,
 ) -> None:
-    parked = hitl("demo", "--pause", folder=tmp_path)
+    parked = hitl_anew("demo", "--pause", folder=tmp_path)
     assert parked.returncode == 0, parked.stderr
     assert "waiting" in parked.stdout
     shown = here(tmp_path, *typed(parked.stdout, "hitl show")).stdout
     assert "What was proposed, in full." in shown
-    answered = hitl(*typed(parked.stdout, " approve"), "--by", "ann", folder=tmp_path)
+    answered = hitl_anew(*typed(parked.stdout, " approve"), "--by", "ann", folder=tmp_path)
     assert "The request is approved. ann approved it." in answered.stdout
     resume = typed(parked.stdout, "--resume")
     assert typed(answered.stdout, "hitl ") == resume
-    final = hitl(*resume, folder=tmp_path)
+    final = hitl_anew(*resume, folder=tmp_path)
     assert "final_review-" in final.stdout
-    hitl(*typed(final.stdout, " approve"), "--by", "bob", folder=tmp_path)
-    finished = hitl(*resume, "--out", "final.md", folder=tmp_path)
+    hitl_anew(*typed(final.stdout, " approve"), "--by", "bob", folder=tmp_path)
+    finished = hitl_anew(*resume, "--out", "final.md", folder=tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert "APPROVED at version 1" in finished.stdout
     assert "approve by ann" in finished.stdout
@@ -275,7 +303,7 @@ def test_a_run_is_left_in_the_store_answered_and_finished_each_by_another_proces
     assert [path.name for path in tmp_path.glob("*.db")] == ["hitl.db"]
 
 
-def test_a_draft_is_revised_across_processes(tmp_path: Path) -> None:
+def test_a_draft_is_revised_across_processes(hitl: Hitl, tmp_path: Path) -> None:
     parked = hitl("demo", "--pause", "--topic", "tea", folder=tmp_path).stdout
     first = ids_in(parked, "answer")
     revise = typed(parked, "revise")
@@ -354,7 +382,7 @@ def test_what_does_not_go_together_is_wrong_usage(tmp_path: Path, options: tuple
     assert not list(tmp_path.iterdir())
 
 
-def test_a_parked_run_whose_model_fails_is_kept_and_tried_again(tmp_path: Path) -> None:
+def test_a_parked_run_whose_model_fails_is_kept_and_tried_again(hitl: Hitl, tmp_path: Path) -> None:
     with OpenAIServer(replies=[Failure(401, "bad key")] * 4) as server:
         failed = hitl("demo", "--pause", folder=tmp_path, **with_model(server))
     assert failed.returncode == 1
@@ -420,6 +448,7 @@ def test_promise_07_an_answer_survives_the_process_that_was_killed_while_it_adva
 
 
 def test_promise_07_a_payment_is_made_once_although_the_process_died_over_it(
+    hitl: Hitl,
     tmp_path: Path,
 ) -> None:
     run_id = started(tmp_path, "payments", amount=5)
@@ -447,7 +476,7 @@ def test_workflows_are_found_in_the_working_directory(tmp_path: Path) -> None:
     here(tmp_path, "demo", "--pause")
     here(tmp_path, "answer", only_request(tmp_path), "approve")
     # As the installed command does, Python does not look into the working directory here.
-    run = hitl("recover", "--app", "my_flows:flows", folder=tmp_path, PYTHONSAFEPATH="1")
+    run = hitl_anew("recover", "--app", "my_flows:flows", folder=tmp_path, PYTHONSAFEPATH="1")
     assert run.returncode == 0, run.stderr
     assert "waiting" in run.stdout
 
@@ -571,7 +600,7 @@ def test_at_a_terminal_somebody_who_may_not_answer_is_not_asked(tmp_path: Path) 
 
 def test_with_a_key_the_texts_come_from_the_model_and_are_streamed() -> None:
     with OpenAIServer(replies=["# From the model", "# Better " + "word " * 200]) as server:
-        run = hitl(
+        run = hitl_anew(
             "demo", "--topic", "tea", "--model", "gpt-4o",
             typed="revise: better\napprove\napprove\n", **with_model(server),
         )  # fmt: skip
@@ -587,14 +616,14 @@ def test_with_a_key_the_texts_come_from_the_model_and_are_streamed() -> None:
     assert "better" in str(requests[1].body)
 
 
-def test_a_model_that_nobody_knows_is_taken_from_the_server() -> None:
+def test_a_model_that_nobody_knows_is_taken_from_the_server(hitl: Hitl) -> None:
     with OpenAIServer(replies=["# Local"]) as server:
         run = hitl("demo", "--model", "my-own-7b", typed="approve\napprove\n", **with_model(server))
     assert run.returncode == 0, run.stderr
     assert "# Local" in run.stdout
 
 
-def test_structured_output_is_asked_for_again_when_it_is_malformed() -> None:
+def test_structured_output_is_asked_for_again_when_it_is_malformed(hitl: Hitl) -> None:
     with OpenAIServer(replies=[{"decision": "maybe"}, CLAIM]) as server:
         run = hitl("demo", "claim", typed="approve\n", **with_model(server))
         requests = list(server.requests)
@@ -612,7 +641,9 @@ def test_structured_output_is_asked_for_again_when_it_is_malformed() -> None:
         (Failure(400, "nonsense"), "answered with an error (400)"),
     ],
 )
-def test_an_error_of_the_model_is_said_in_one_line(failure: Failure, message: str) -> None:
+def test_an_error_of_the_model_is_said_in_one_line(
+    hitl: Hitl, failure: Failure, message: str
+) -> None:
     with OpenAIServer(replies=[failure] * 4) as server:
         run = hitl("demo", **with_model(server))
     assert run.returncode == 1
@@ -620,7 +651,7 @@ def test_an_error_of_the_model_is_said_in_one_line(failure: Failure, message: st
     assert "Traceback" not in run.stderr
 
 
-def test_an_endpoint_that_cannot_be_reached_is_said_in_one_line() -> None:
+def test_an_endpoint_that_cannot_be_reached_is_said_in_one_line(hitl: Hitl) -> None:
     with OpenAIServer(replies=[]) as server:
         address = with_model(server)
     run = hitl("demo", **address)
@@ -630,7 +661,7 @@ def test_an_endpoint_that_cannot_be_reached_is_said_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("scenario", ["document", "claim"])
-def test_a_server_that_talks_nonsense_is_said_in_one_line(scenario: str) -> None:
+def test_a_server_that_talks_nonsense_is_said_in_one_line(hitl: Hitl, scenario: str) -> None:
     with OpenAIServer(replies=[Garbage(b"<html>not a completion</html>")] * 8) as server:
         run = hitl("demo", scenario, **with_model(server))
     assert run.returncode == 1
@@ -638,14 +669,14 @@ def test_a_server_that_talks_nonsense_is_said_in_one_line(scenario: str) -> None
     assert "Traceback" not in run.stderr
 
 
-def test_a_model_that_never_gives_a_decision_ends_in_a_clear_error() -> None:
+def test_a_model_that_never_gives_a_decision_ends_in_a_clear_error(hitl: Hitl) -> None:
     with OpenAIServer(replies=["I would rather not say."] * 8) as server:
         run = hitl("demo", "claim", **with_model(server))
     assert run.returncode == 1
     assert "did not give ClaimDecision in 3 attempts" in run.stderr
 
 
-def test_a_model_that_says_nothing_ends_in_a_clear_error() -> None:
+def test_a_model_that_says_nothing_ends_in_a_clear_error(hitl: Hitl) -> None:
     with OpenAIServer(replies=["  "] * 2) as server:
         run = hitl("demo", **with_model(server))
     assert run.returncode == 1
