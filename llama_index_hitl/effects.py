@@ -360,7 +360,7 @@ async def _within(current: _Current, effect: Callable[[], Any]) -> Any:
             # What is asked in an effect is left out when the effect is done, and must not count
             # for what the step asks beside it. Outside of a step nothing can be asked.
             with suppress(LookupError):
-                asked.enter_context(within(key))
+                asked.enter_context(within(current.key))
             return await _called(effect)
     finally:
         _CURRENT.reset(token)

@@ -190,6 +190,12 @@ class ActionPlan(ReviewWorkflow):
             self.show = show
         if self.show not in ("whole", "each"):
             raise ValueError(f"show= must be 'whole' or 'each', not {self.show!r}.")
+        for name in ("after_refusal", "after_failure"):
+            if (given := getattr(self, name)) not in ("continue", "stop"):
+                raise ValueError(f"{name} must be 'continue' or 'stop', not {given!r}.")
+        if type(self).execute is ActionPlan.execute:
+            # Said now, and not when people have approved what nobody can do.
+            raise GateError(f"{type(self).__name__} must say how actions are done: override execute.")
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Give the workflow events that hold actions of its own type."""

@@ -701,12 +701,18 @@ def test_a_wrong_word_for_how_to_show_it_is_refused():
         Paying(show="all")
 
 
-async def test_a_workflow_that_does_not_say_how_actions_are_done_says_so():
+def test_a_workflow_that_does_not_say_how_actions_are_done_is_not_made():
     class Idle(ActionPlan):
         action = Look
 
-    result = await review_with(Idle(llm=ScriptedLLM([planned(0)])).run(request="x"))
-    assert "Idle must say how actions are done" in result.actions[0].reason
+    with pytest.raises(GateError, match="Idle must say how actions are done"):
+        Idle(llm=ScriptedLLM([planned(0)]))
+
+
+@pytest.mark.parametrize("name", ["after_refusal", "after_failure"])
+def test_what_comes_after_is_one_of_two_words(name):
+    with pytest.raises(ValueError, match=f"{name} must be 'continue' or 'stop', not 'halt'"):
+        type("Halting", (Paying,), {name: "halt"})()
 
 
 # --- subclasses ---------------------------------------------------------------------------------
