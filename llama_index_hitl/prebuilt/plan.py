@@ -195,7 +195,9 @@ class ActionPlan(ReviewWorkflow):
                 raise ValueError(f"{name} must be 'continue' or 'stop', not {given!r}.")
         if type(self).execute is ActionPlan.execute:
             # Said now, and not when people have approved what nobody can do.
-            raise GateError(f"{type(self).__name__} must say how actions are done: override execute.")
+            raise GateError(
+                f"{type(self).__name__} must say how actions are done: give it execute()."
+            )
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Give the workflow events that hold actions of its own type."""
