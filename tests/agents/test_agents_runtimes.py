@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 from agent_runs import Bank, Service, agent_test
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 from runtime_hosts import Served, dbos_server, runs_of, serving, sqlite_server
 
 from llama_index_hitl import Approve, Edit, Reject, Respond, ReviewRequestEvent
@@ -46,6 +46,13 @@ class Purpose(BaseModel):
 
     kind: Literal["rent", "gift"]
     due: date
+
+    @field_validator("due")
+    @classmethod
+    def _on_the_first(cls, due: date) -> date:
+        if due.day != 1:
+            raise ValueError("payments are due on the first of a month")
+        return due
 
 
 PURPOSE = Respond(response={"kind": "gift", "due": "2030-02-01"})
@@ -96,10 +103,9 @@ async def test_two_rounds_of_parallel_calls(start: Any):
     assert sorted(bank.paid) == ["ann 7", "cleo 10"]
     assert set(await asked(run)) == {"dora", "emil", "Emil's?"}
     assert await run.send(requests["ann"].answer(Approve(), by="fred")) == "already_answered"
-    no_day = requests["Emil's?"].answer(
-        Respond(response={"kind": "gift", "due": "2030-02-30"}), by="erin"
-    )
-    assert await run.send(no_day) == "invalid_answer"
+    question = requests["Emil's?"]
+    wrong = Respond(response={"kind": "gift", "due": "2030-02-02"})  # only the model knows that
+    assert await run.send(question.answer(wrong, by="erin")) == "invalid_answer"
     decisions = {"emil": Approve(), "Emil's?": PURPOSE, "dora": Approve()}
     for what, decision in decisions.items():
         assert await run.send(requests[what].answer(decision, by="erin")) == "ok"
