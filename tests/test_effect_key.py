@@ -152,3 +152,32 @@ async def test_what_is_asked_within_an_effect_does_not_answer_for_what_is_asked_
         await runner.advance(run.run_id)
     assert said == [("first", "one"), ("second", "two")]
     assert await runner.result(run.run_id) == ["first", "second"]
+
+
+async def test_a_call_that_was_cut_off_and_now_fails_is_said_to_be_in_doubt() -> None:
+    def pay() -> str:
+        """Pay."""
+        raise ValueError("insufficient funds")
+
+    class Paying(Workflow):
+        @step
+        async def pay(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            tool = require_approval(pay, on_doubt="repeat")
+            return StopEvent(result=(await tool.acall(ctx=ctx)).content)
+
+    store = MemoryStore()
+    runner = Runner(store, {"paying": Paying(timeout=None)})
+    told = []
+    for cut_off in (False, True):
+        run = await runner.start("paying")
+        (record,) = await runner.pending(run_id=run.run_id)
+        if cut_off:
+            begun = Effect(
+                key=record.request_id, run_id=run.run_id, status="begun", owner="dead", at=NOON
+            )
+            await store.commit(Commit(effects=(begun,)))
+        await runner.answer(record.request_id, Approve(), by="erin")
+        await runner.advance(run.run_id)
+        told.append(await runner.result(run.run_id))
+    in_doubt = "pay was interrupted before and may have been done then. Now: insufficient funds"
+    assert told == ["insufficient funds", in_doubt]

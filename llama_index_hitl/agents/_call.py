@@ -14,7 +14,7 @@ from llama_index_hitl.agents import _outputs
 from llama_index_hitl.agents._arguments import Arguments, annotations_of
 from llama_index_hitl.agents._guard import Guard
 from llama_index_hitl.clock import clock_of
-from llama_index_hitl.effects import once
+from llama_index_hitl.effects import effect_is_repeated, once
 from llama_index_hitl.errors import EffectInDoubt
 from llama_index_hitl.events import ReviewUpdatedEvent
 from llama_index_hitl.lifecycle import decide_without_person, open_record
@@ -65,7 +65,7 @@ async def called(
         except (WAITS, EffectInDoubt):
             raise
         except Exception as error:  # noqa: BLE001 - the model is told, as by any agent
-            output = _outputs.failed(name, arguments, error)
+            output = _outputs.failed(name, arguments, error, repeated=effect_is_repeated())
         return _outputs.dump(_outputs.storable(output, arguments))
 
     result = await once(

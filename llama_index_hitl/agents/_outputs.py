@@ -42,13 +42,23 @@ def invalid(tool: str, raw: dict[str, Any], problems: str) -> ToolOutput:
     )
 
 
-def failed(tool: str, arguments: Arguments, error: Exception) -> ToolOutput:
-    """Say what a tool has raised, as LlamaIndex's agents do."""
+def failed(
+    tool: str, arguments: Arguments, error: Exception, *, repeated: bool = False
+) -> ToolOutput:
+    """Say what a tool has raised, as LlamaIndex's agents do.
+
+    Args:
+        tool: Name of the tool.
+        arguments: What it was called with.
+        error: What it has raised.
+        repeated: The call was begun before and cut off: what it did then may be what is in the way.
+    """
+    doubt = f"{tool} was interrupted before and may have been done then. Now: " if repeated else ""
     return ToolOutput(
         tool_name=tool,
-        content=str(error) or type(error).__name__,
+        content=f"{doubt}{str(error) or type(error).__name__}",
         raw_input={"args": [], "kwargs": arguments.data},
-        raw_output=f"{type(error).__name__}: {error}",
+        raw_output=f"{doubt}{type(error).__name__}: {error}",
         is_error=True,
         exception=error,
     )

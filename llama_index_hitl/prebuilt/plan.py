@@ -17,6 +17,7 @@ from workflows.events import Event, StartEvent
 
 from llama_index_hitl._upstream import WAITS, run_id_of
 from llama_index_hitl.effects import OnDoubt, effect_is_repeated, once
+from llama_index_hitl.errors import GateError
 from llama_index_hitl.events import (
     Approved,
     Expired,
