@@ -31,10 +31,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, NoReturn, Self, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, cast
 
 from llama_index_hitl.stores.protocol import Store
 from llama_index_hitl.testing.faults import REACHED, FaultyStore, Point, When, die
+
+if TYPE_CHECKING:
+    from llama_index_hitl.stores import SqlStore
 
 Scenario: TypeAlias = Callable[..., Awaitable[Any]]
 """An async function of a `Store` and further text; what it returns must be JSON."""
@@ -143,8 +146,11 @@ def _serve() -> None:
 
 
 def _done(job: dict[str, Any]) -> dict[str, Any]:
+    from llama_index_hitl.stores import SqlStore
+
     try:
-        scenario = _scenario(job["scenario"])  # here, so that it is imported once
+        # Here, so that they and the database's driver are imported once; nothing is opened yet.
+        scenario, store = _scenario(job["scenario"]), SqlStore(job["store"])
     except Exception:  # noqa: BLE001 - whatever it is, whoever has asked is told
         return {"exit": 1, "output": traceback.format_exc(), "report": ""}
     gc.collect()
@@ -152,7 +158,7 @@ def _done(job: dict[str, Any]) -> dict[str, Any]:
     with TemporaryFile() as output, TemporaryFile() as report:
         child = os.fork()
         if child == 0:
-            _child(scenario, job, output.fileno(), report.fileno())
+            _child(scenario, store, job, output.fileno(), report.fileno())
         _, status = os.waitpid(child, 0)
         return {
             "exit": os.waitstatus_to_exitcode(status),
@@ -171,7 +177,9 @@ def _text_of(file: IO[bytes]) -> str:
     return file.read().decode(errors="replace")
 
 
-def _child(scenario: Scenario, job: dict[str, Any], output: int, report: int) -> NoReturn:
+def _child(
+    scenario: Scenario, store: SqlStore, job: dict[str, Any], output: int, report: int
+) -> NoReturn:
     for stream in (1, 2):
         os.dup2(output, stream)
 
@@ -181,7 +189,7 @@ def _child(scenario: Scenario, job: dict[str, Any], output: int, report: int) ->
 
     code = 1
     try:
-        tell(result=asyncio.run(_play(scenario, job, lambda point: tell(point=point))))
+        tell(result=asyncio.run(_play(scenario, store, job, lambda point: tell(point=point))))
         code = 0
     except BaseException:  # noqa: BLE001 - nothing may come back into the process that waits
         traceback.print_exc()
@@ -191,9 +199,9 @@ def _child(scenario: Scenario, job: dict[str, Any], output: int, report: int) ->
         os._exit(code)
 
 
-async def _play(scenario: Scenario, job: dict[str, Any], tell: Callable[[str], None]) -> Any:
-    from llama_index_hitl.stores import SqlStore
-
+async def _play(
+    scenario: Scenario, store: SqlStore, job: dict[str, Any], tell: Callable[[str], None]
+) -> Any:
     at, when, skip = job["at"], job["die"], job["skip"]
     at_commit = when is not None and (at is None or at in set(Point))
     at_place = at if when is not None and not at_commit else None
@@ -206,7 +214,6 @@ async def _play(scenario: Scenario, job: dict[str, Any], tell: Callable[[str], N
             die()
 
     REACHED.set(reached)
-    store = SqlStore(job["store"])
     faulty = FaultyStore(
         store,
         at=at if at_commit else None,
