@@ -61,7 +61,7 @@ def test_always_asks_for_the_terms_and_has_them_confirmed() -> None:
     told = " ".join(shown.split())
     assert (
         "Approved now, and from now on without asking: transfer by teller, with any arguments, "
-        "amount at most 500 each time, 3 times, until 2026-03-06T18:00:00+00:00."
+        "amount at most 500 each time, 3 times, until 2026-03-06T18:00+00:00."
     ) in told
 
 
