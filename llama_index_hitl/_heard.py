@@ -6,7 +6,6 @@ work. What waits inside a step must not act twice on that, and must lose nothing
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,10 +27,6 @@ from llama_index_hitl._upstream import (
 )
 from llama_index_hitl.events import ReviewRelayEvent, ReviewResponseEvent, Told
 from llama_index_hitl.models import Answer, ReviewRecord
-
-_TURNS = 5
-"""Of the event loop: enough for what `asyncio.gather` has made tasks of to begin."""
-
 
 _WITHIN: ContextVar[tuple[Execution, str] | None] = ContextVar(
     "llama_index_hitl_within", default=None
@@ -85,39 +80,6 @@ class Passed:
     record: ReviewRecord
 
 
-class Call:
-    """One call of a step, which may run several children at the same time."""
-
-    def __init__(self, execution: Execution) -> None:
-        self.execution = execution
-        self._at_work = 0
-        self._settled = asyncio.Event()
-
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Let no other child end the call by waiting, while this one is at work."""
-        self._at_work += 1
-        try:
-            yield
-        finally:
-            self._at_work -= 1
-            self._settled.set()
-
-    async def others(self) -> None:
-        """Wait until no child is at work, and those that begin together with this one have begun.
-
-        Else what the one waits for would end the call, and the other would be lost on its way.
-        """
-        turns = _TURNS
-        while turns:
-            turns -= 1
-            await asyncio.sleep(0)
-            while self._at_work:
-                self._settled.clear()
-                await self._settled.wait()
-                turns = _TURNS
-
-
 class Heard:
     """What one run in one process has heard, and which questions have been passed.
 
@@ -128,7 +90,6 @@ class Heard:
     def __init__(self) -> None:
         self.passed: dict[str, Passed] = {}
         self._owners: dict[str, Execution | None] = {}
-        self._calls: dict[int, Call] = {}
         self._counts: dict[int, tuple[Execution, dict[str, int]]] = {}
         self._told: dict[str, list[Told]] = {}
         self._heard: dict[str, list[Told]] = {}
@@ -189,7 +150,10 @@ class Heard:
         return any(execution is other for other in self._resting)
 
     def place_of(self, execution: Execution, key: str) -> str:
-        """Name the question by the work item, its key, and how many came before it in this call."""
+        """Name what a call of a step does: by the work item, a key, and how many came before it.
+
+        A step that waits does the same anew, in the same order, and it gets the same name.
+        """
         self._counts = {
             number: entry for number, entry in self._counts.items() if not entry[0].sends.closed
         }
@@ -212,16 +176,6 @@ class Heard:
             return False
         repeated = may_be_repeated(other.execution) or self.rests(other.execution)
         return not (again and repeated)
-
-    def call(self, execution: Execution) -> Call:
-        """Return what the runs within one call of a step have in common."""
-        self._calls = {n: c for n, c in self._calls.items() if not c.execution.sends.closed}
-        return self._calls.setdefault(id(execution), Call(execution))
-
-    async def settled(self, execution: Execution) -> None:
-        """Wait until no run within a call of a step is at work, so that the call can end."""
-        if id(execution) in self._calls:
-            await self.call(execution).others()
 
     def stands_back(self, execution: Execution) -> bool:
         """Tell whether another call of the step runs children for what this one was called with."""

@@ -29,7 +29,7 @@ from llama_index_hitl._heard import Heard, stand_aside
 from llama_index_hitl._ledger import keep_newest, newest
 from llama_index_hitl._origin import Origin, check_can_wait, origin_of, starting_from
 from llama_index_hitl._plain import EVENT_GATE, WAIT_GATE
-from llama_index_hitl._siblings import others_at_rest
+from llama_index_hitl._siblings import at_work, others_at_rest
 from llama_index_hitl._upstream import (
     Execution,
     end_waiting,
@@ -141,20 +141,17 @@ async def run_child(
     child = children.at(place, execution)
     if not child.recall(ctx, execution):
         await stand_aside(ctx, place)
-    call = heard.call(execution)
-    try:
-        with call.at_work():
+    with at_work():
+        try:
             await child.advance(ctx, workflow, execution, heard, inputs)
-        while not child.ended:
-            await call.others()
-            await others_at_rest()
-            heard.listen(ctx)
-            if heard.rests(execution) or not child.untold(heard):
-                child.wait(ctx, execution, heard)
-            with call.at_work():
+            while not child.ended:
+                await others_at_rest()
+                heard.listen(ctx)
+                if heard.rests(execution) or not child.untold(heard):
+                    child.wait(ctx, execution, heard)
                 await child.advance(ctx, workflow, execution, heard, inputs)
-    finally:
-        child.keep(ctx, execution)
+        finally:
+            child.keep(ctx, execution)
     for waiter_id in child.waited:
         forget_waiter(execution, waiter_id)
     return child.result(workflow, execution)

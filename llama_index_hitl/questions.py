@@ -230,7 +230,7 @@ async def _first_valid(
     woken_by = event_for_waiter(execution, request_id)
     session.hear(woken_by)
     if not session.waiting(request_id):
-        await session.settled(execution)
+        await others_at_rest()
         session.listen(ctx)
     for answer in session.unheard(request_id):
         try:

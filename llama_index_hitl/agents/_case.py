@@ -1,4 +1,4 @@
-"""What there is to know of one call of a guarded tool, and the name that it goes by."""
+"""What there is to know of one call of a guarded tool."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pydantic import ValidationError
 from workflows import Context
 
 from llama_index_hitl._grantbook import present_book
-from llama_index_hitl._heard import in_place
 from llama_index_hitl._proposals import data_of
-from llama_index_hitl._upstream import Execution, execution_of_step, work_item_of, workflow_of
+from llama_index_hitl._upstream import workflow_of
 from llama_index_hitl.agents._arguments import Arguments, shape_of
 from llama_index_hitl.agents._conversation import agent_of, conversation_of, one_line
 from llama_index_hitl.agents._guard import Guard
@@ -145,22 +144,3 @@ async def _given(metadata: ToolMetadata, guard: Guard, name: str, arguments: Arg
         raise ToolError(
             f"{name}= of the guarded tool {metadata.name} raised {type(error).__name__}: {error}"
         ) from error
-
-
-class Places:
-    """Names the calls of guarded tools in one run, in this process."""
-
-    def __init__(self) -> None:
-        self._counts: dict[int, tuple[Execution, dict[str, int]]] = {}
-
-    def next(self, call: str) -> str:
-        """Name a call by the work item, by what it is, and by how many alike came before it.
-
-        A step that waits makes its calls anew, in the same order, and they get the same names.
-        """
-        execution = execution_of_step()
-        self._counts = {n: entry for n, entry in self._counts.items() if not entry[0].sends.closed}
-        _, counts = self._counts.setdefault(id(execution), (execution, {}))
-        call = in_place(execution, call)
-        counts[call] = counts.get(call, -1) + 1
-        return f"tool:{work_item_of(execution)}:{call}:{counts[call]}"

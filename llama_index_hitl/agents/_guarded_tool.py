@@ -31,7 +31,7 @@ from llama_index_hitl.agents._arguments import (
     version_of,
 )
 from llama_index_hitl.agents._call import called, tell
-from llama_index_hitl.agents._case import Case, Places, draw_up, judged
+from llama_index_hitl.agents._case import Case, draw_up, judged
 from llama_index_hitl.agents._conversation import agent_of
 from llama_index_hitl.agents._function import as_function
 from llama_index_hitl.agents._guard import CONTEXT, Guard, checked
@@ -137,7 +137,6 @@ class GuardedTool(FunctionTool):
             return await self._guarded(ctx, raw)
         except WAITS:
             await others_at_rest()
-            await state_of_run(Heard).settled(execution_of_step())
             raise
 
     async def _guarded(self, ctx: Context[Any], raw: dict[str, Any]) -> ToolOutput:
@@ -146,7 +145,8 @@ class GuardedTool(FunctionTool):
             arguments = Arguments.read(self.metadata, raw)
         except InvalidArguments as error:
             return _outputs.invalid(name, raw, str(error))
-        place = state_of_run(Places).next(f"{name}:{arguments.digest[:16]}")
+        call = f"tool:{name}:{arguments.digest[:16]}"
+        place = state_of_run(Heard).place_of(execution_of_step(), call)
         done = recalled(ctx, f"{place}:done")
         if done is not None:
             return _outputs.load(done)
