@@ -14,6 +14,7 @@ from workflows.events import Event
 
 from llama_index_hitl._origin import origin_of
 from llama_index_hitl._proposals import describe, subject_in
+from llama_index_hitl._text import storable
 from llama_index_hitl._upstream import run_id_of
 from llama_index_hitl.errors import GateError, MissingApprovals
 from llama_index_hitl.events import ReviewOutcomeEvent
@@ -308,9 +309,12 @@ def _left_of_ladder(record: ReviewRecord) -> tuple[Rung, ...]:
     return tuple(rung for rung in left if not isinstance(rung.action, Widen))
 
 
+_SHOWN_LIMIT = 200
+
+
 def shown(text: str | None) -> str | None:
     """Return what somebody sent so that it can be written anywhere, and is not endless."""
-    return None if text is None else text[:200].encode("utf-8", "backslashreplace").decode()
+    return None if text is None else storable(text, _SHOWN_LIMIT)
 
 
 def tagged(tags: Iterable[str] | str, rule: RuleResult | None) -> tuple[str, ...]:

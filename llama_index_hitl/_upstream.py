@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 from workflows import Context, Workflow
-from workflows.context.context_types import SerializedContext
 from workflows.context.serializers import BaseSerializer, _register_framework_types
 from workflows.events import Event, InputRequiredEvent, StopEvent, WorkflowCancelledEvent
 from workflows.handler import WorkflowHandler
@@ -413,15 +412,6 @@ def serialized(
     store = _queues_of(handler).state_store
     context.state = {} if store is None else store.to_dict(serializer)
     return context.model_dump(mode="json")
-
-
-def parsed_context(context: Mapping[str, Any]) -> SerializedContext:
-    """Return a serialized context in upstream's newest format.
-
-    Raises:
-        ValueError: It is none, or newer than this version of upstream.
-    """
-    return SerializedContext.from_dict_auto(dict(context))
 
 
 def streamed(handler: WorkflowHandler) -> list[Event]:

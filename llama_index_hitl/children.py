@@ -436,12 +436,5 @@ def _name_of(workflow: Workflow) -> str:
 
 
 def _refuse(ctx: Context[Any], error: AnswerRefused, event: Told) -> None:
-    ctx.write_event_to_stream(
-        ReviewRefusedEvent(
-            request_id=error.request_id,
-            code=error.code,
-            reason=str(error),
-            problems=error.problems,
-            by=event.answer.by.id if isinstance(event, ReviewResponseEvent) else None,
-        )
-    )
+    by = event.answer.by.id if isinstance(event, ReviewResponseEvent) else None
+    ctx.write_event_to_stream(ReviewRefusedEvent.of(error, by=by))

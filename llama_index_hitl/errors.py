@@ -500,20 +500,6 @@ class InvalidGrant(HitlError, ValueError):
         super().__init__(f"The standing approval is not valid: {listed}. Correct it and try again.")
 
 
-class AuditBroken(HitlError):
-    """The audit trail of a run was changed after it was written.
-
-    Attributes:
-        run_id: The run.
-        problems: What is wrong, row by row.
-    """
-
-    def __init__(self, run_id: str, problems: Iterable[str]) -> None:
-        self.run_id = run_id
-        self.problems = tuple(problems)
-        super().__init__(f"The audit trail of {run_id} is broken: {'; '.join(self.problems)}.")
-
-
 class AuditUnreadable(HitlError, ValueError):
     """A line of an exported audit trail is no row.
 

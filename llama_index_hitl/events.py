@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from workflows.events import Event, HumanResponseEvent, InputRequiredEvent, SerializableEvent
 
 from llama_index_hitl.clock import utc_now
-from llama_index_hitl.errors import FieldProblem
+from llama_index_hitl.errors import AnswerRefused, FieldProblem
 from llama_index_hitl.models import (
     Answer,
     Decision,
@@ -184,6 +184,22 @@ class ReviewRefusedEvent(Event):
     reason: str
     problems: tuple[FieldProblem, ...] = ()
     by: str | None = None
+
+    @classmethod
+    def of(cls, error: AnswerRefused, *, by: str | None) -> Self:
+        """Return the event that tells of a refusal.
+
+        Args:
+            error: Why the answer was not taken.
+            by: Id of the person who gave it; None: it is no answer, or not known.
+        """
+        return cls(
+            request_id=error.request_id,
+            code=error.code,
+            reason=str(error),
+            problems=error.problems,
+            by=by,
+        )
 
 
 # --------------------------------------------------------------------------- outcomes

@@ -335,15 +335,7 @@ def _resolve(question: Question, request: ReviewRequest, answer: Answer) -> Reso
 
 
 def _refuse(ctx: Context[Any], error: AnswerRefused, answer: Answer) -> None:
-    ctx.write_event_to_stream(
-        ReviewRefusedEvent(
-            request_id=error.request_id,
-            code=error.code,
-            reason=str(error),
-            problems=error.problems,
-            by=answer.by.id,
-        )
-    )
+    ctx.write_event_to_stream(ReviewRefusedEvent.of(error, by=answer.by.id))
 
 
 def _refuse_late(ctx: Context[Any], session: Heard, record: ReviewRecord) -> None:

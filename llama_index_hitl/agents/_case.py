@@ -11,9 +11,10 @@ from workflows import Context
 
 from llama_index_hitl._grantbook import present_book
 from llama_index_hitl._proposals import data_of
+from llama_index_hitl._text import one_line
 from llama_index_hitl._upstream import workflow_of
 from llama_index_hitl.agents._arguments import Arguments, shape_of
-from llama_index_hitl.agents._conversation import agent_of, conversation_of, one_line
+from llama_index_hitl.agents._conversation import agent_of, conversation_of
 from llama_index_hitl.agents._guard import Guard
 from llama_index_hitl.errors import SubjectError, ToolError
 from llama_index_hitl.forms import problems_of
@@ -32,6 +33,7 @@ from llama_index_hitl.models import (
 from llama_index_hitl.rules import Rule, evaluate
 
 _TAG_LIMIT = 200
+_TITLE_LIMIT = 1_000
 
 
 class Case(Value):
@@ -89,7 +91,7 @@ async def draw_up(
             given=tuple(sorted(arguments.given)),
             shape=shape_of(metadata),
             agent=caller,
-            title=one_line(title if guard.title is None else await given("title")),
+            title=one_line(title if guard.title is None else await given("title"), _TITLE_LIMIT),
             body=(metadata.description or "") if guard.body is None else await given("body"),
             evidence=(*await given("evidence"), *conversation),
             reviewers=entries_of(await given("reviewers")),

@@ -9,6 +9,7 @@ from llama_index.core.agent.workflow.base_agent import BaseWorkflowAgent
 from llama_index.core.base.llms.types import ChatMessage, TextBlock, ToolCallBlock
 from workflows import Context
 
+from llama_index_hitl._text import one_line
 from llama_index_hitl._upstream import workflow_of
 from llama_index_hitl.models import Evidence
 
@@ -42,7 +43,7 @@ async def conversation_of(
     messages += await ctx.store.get(getattr(agent, "scratchpad_key", "scratchpad"), default=[])
     lines = [_line(message) for message in messages]
     thoughts = await ctx.store.get(getattr(agent, "reasoning_key", "reasoning"), default=[])
-    lines += [one_line(f"assistant: {thought.get_content()}") for thought in thoughts]
+    lines += [_shown(f"assistant: {thought.get_content()}") for thought in thoughts]
     body = "\n\n".join([line for line in lines if line][-limit:])
     return (Evidence(title="Conversation", body=body),) if body else ()
 
@@ -52,14 +53,9 @@ def _line(message: ChatMessage) -> str:
     said = [block.text for block in message.blocks if isinstance(block, TextBlock) and block.text]
     calls = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
     said += [f"calls {call.tool_name} with {call.tool_kwargs}" for call in calls]
-    return one_line(f"{message.role.value}: {' '.join(said)}") if said else ""
+    return _shown(f"{message.role.value}: {' '.join(said)}") if said else ""
 
 
-def one_line(text: str) -> str:
-    """Return a text as one line of bounded length, which a person sees as such.
-
-    A message of several lines could go on as if somebody else had spoken. A surrogate, which JSON
-    cannot carry, must not keep a person from being asked.
-    """
-    sound = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
-    return sound if len(sound) <= _LONGEST else f"{sound[: _LONGEST - 1]}…"
+def _shown(said: str) -> str:
+    # A message of several lines could go on as if somebody else had spoken.
+    return one_line(said, _LONGEST)

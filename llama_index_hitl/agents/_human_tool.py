@@ -13,8 +13,9 @@ from workflows import Context
 from llama_index_hitl._heard import Heard
 from llama_index_hitl._ledger import recalled, remembered_from_now_on
 from llama_index_hitl._models_of_code import AnswerModels
+from llama_index_hitl._text import one_line
 from llama_index_hitl._upstream import execution_of_step, fail_step, state_of_run, workflow_of
-from llama_index_hitl.agents._conversation import agent_of, conversation_of, one_line
+from llama_index_hitl.agents._conversation import agent_of, conversation_of
 from llama_index_hitl.agents._guard import CONVERSATION
 from llama_index_hitl.errors import HitlError, ToolError
 from llama_index_hitl.forms import problems_of
@@ -102,8 +103,7 @@ def human_tool(
     async def asked(ctx: Context[Any], question: str) -> str:
         agent = await agent_of(ctx)
         asker = workflow_of(ctx).workflow_name if agent is None else agent.name
-        first = one_line(question)
-        cut = first if len(first) <= _LONGEST_TITLE else f"{first[:_LONGEST_TITLE]}…"
+        cut = one_line(question, _LONGEST_TITLE)
         call = f"tool:{name}:{digest_of(question)[:16]}"
         place = state_of_run(Heard).place_of(execution_of_step(), call)
         try:

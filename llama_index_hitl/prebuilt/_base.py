@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from workflows import Context, Workflow
 from workflows.events import Event, StopEvent
 
+from llama_index_hitl import _text
 from llama_index_hitl.clock import Clock, utc_now
 from llama_index_hitl.errors import GateError, HitlError
 from llama_index_hitl.events import ReviewOutcomeEvent
@@ -111,8 +112,7 @@ def status_of(ev: ReviewOutcomeEvent) -> ResultStatus:
 
 def one_line(text: str) -> str:
     """Return words of a user or a model as a title can hold them."""
-    line = " ".join(text.split())
-    return line if len(line) <= _TITLE_LIMIT else f"{line[:_TITLE_LIMIT]}…"
+    return _text.one_line(text, _TITLE_LIMIT)
 
 
 def reviewers_of(flow: ReviewWorkflow, _: Event) -> Sequence[str] | None:

@@ -23,6 +23,7 @@ from typing import Any, TypeAlias, cast
 from pydantic import BaseModel
 
 from llama_index_hitl._proposals import built
+from llama_index_hitl._text import storable
 from llama_index_hitl.models import JsonObject, ReviewRequest, RuleResult
 from llama_index_hitl.replay._counting import CannotBeRead, LeftOut, count_all
 from llama_index_hitl.replay._decisions import HumanDecision, human_decision
@@ -167,9 +168,4 @@ def _rebuilt(data: JsonObject, rebuild: Rebuild | None) -> Any:
         return cast("Callable[[JsonObject], Any]", rebuild)(data)
     except Exception as error:  # noqa: BLE001 - values of long ago may do anything to code of today
         told = "".join(traceback.format_exception_only(error)).strip()
-        raise CannotBeRead(_storable(told)) from None
-
-
-def _storable(text: str) -> str:
-    """Return words that can be written anywhere: not endless, and without half characters."""
-    return text[:_SHOWN_ERROR].encode("utf-8", "backslashreplace").decode()
+        raise CannotBeRead(storable(told, _SHOWN_ERROR)) from None

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from llama_index_hitl import _text
 from llama_index_hitl.models import RuleResult, RuleVerdict
 
 ASK = RuleVerdict.ASK
@@ -113,7 +114,7 @@ def rule_of(name: str, matches: Callable[[Any], str | None], then: Verdict) -> R
         reason = matches(subject)
         if reason is None:
             return None
-        return RuleResult(verdict=verdict, rule=name, reason=storable(reason))
+        return RuleResult(verdict=verdict, rule=name, reason=reason_of(reason))
 
     return Rule(name, body)
 
@@ -150,10 +151,9 @@ def shown(value: Any) -> str:
 
 def _told(error: Exception) -> str:
     # `str(error)` could raise in turn; this says so instead.
-    return storable("raised " + "".join(traceback.format_exception_only(error)).strip())
+    return reason_of("raised " + "".join(traceback.format_exception_only(error)).strip())
 
 
-def storable(text: str) -> str:
-    """Return words that can be stored: not endless, and without half characters."""
-    sound = text.encode("utf-8", "backslashreplace").decode()
-    return sound if len(sound) <= _REASON_LIMIT else sound[: _REASON_LIMIT - 1] + "…"
+def reason_of(text: str) -> str:
+    """Return a reason that can be stored."""
+    return _text.storable(text, _REASON_LIMIT)

@@ -13,7 +13,7 @@ from llama_index_hitl.rules._rule import (
     attempt,
     checked_rule,
     evaluate,
-    storable,
+    reason_of,
 )
 from llama_index_hitl.rules._samples import picker
 
@@ -67,7 +67,7 @@ def shadow(rule: Rule) -> Rule:
     def body(subject: Any) -> RuleResult:
         said = evaluate(tried, subject)
         return RuleResult(
-            verdict=ASK, rule=said.rule, reason=storable(_in_words(said)), shadow=said.verdict
+            verdict=ASK, rule=said.rule, reason=reason_of(_in_words(said)), shadow=said.verdict
         )
 
     return Trial(tried.name, body, tried)
@@ -91,7 +91,7 @@ def with_trial(decided: RuleResult, said: RuleResult | None) -> RuleResult:
     if decided.verdict is not ASK:
         return noted  # the reason of a decision reaches the run, which must not see a trial
     words = f"{decided.reason}; {said.rule} {_in_words(said)}"
-    return noted.model_copy(update={"reason": storable(words)})
+    return noted.model_copy(update={"reason": reason_of(words)})
 
 
 def spot_check(rule: Rule, share: float, *, salt: str) -> Rule:

@@ -99,15 +99,7 @@ def _resumed(
         try:
             return resume(make(), paused, [answer], types=types)
         except AnswerRefused as error:
-            reviewer.refused.append(
-                ReviewRefusedEvent(
-                    request_id=error.request_id,
-                    code=error.code,
-                    reason=str(error),
-                    problems=error.problems,
-                    by=answer.by.id,
-                )
-            )
+            reviewer.refused.append(ReviewRefusedEvent.of(error, by=answer.by.id))
     raise AssertionError(f"The run waits and nobody answers: {desk.waiting_for(paused.requests)}")
 
 
