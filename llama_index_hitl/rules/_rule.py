@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from llama_index_hitl import _text
+from llama_index_hitl._text import storable
 from llama_index_hitl.models import RuleResult, RuleVerdict
 
 ASK = RuleVerdict.ASK
@@ -156,4 +156,4 @@ def _told(error: Exception) -> str:
 
 def reason_of(text: str) -> str:
     """Return a reason that can be stored."""
-    return _text.storable(text, _REASON_LIMIT)
+    return storable(text, _REASON_LIMIT)
