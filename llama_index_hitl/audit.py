@@ -52,6 +52,8 @@ class AuditKind(StrEnum):
     SUPERSEDED = "superseded"
     WITHDRAWN = "withdrawn"
     REOPENED = "reopened"
+    CLAIMED = "claimed"
+    RELEASED = "released"
     EFFECT_BEGUN = "effect_begun"
     EFFECT_DONE = "effect_done"
     EFFECT_IN_DOUBT = "effect_in_doubt"

@@ -22,6 +22,7 @@ class Action(StrEnum):
     SPOT_CHECK = "spot_check"
     GRANT = "grant"
     REVOKE = "revoke"
+    CLAIM = "claim"
 
 
 class Authorizer(Protocol):

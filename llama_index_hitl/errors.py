@@ -598,3 +598,62 @@ class ChildNotBridged(HitlError):
 
 class ChildError(HitlError, RuntimeError):
     """A run in a step of another run cannot be started, or be gone on with, as it is."""
+
+
+class AlreadyClaimed(HitlError):
+    """Somebody else is looking at the request.
+
+    Attributes:
+        request_id: The request.
+        by: Id of the person.
+        until: When their claim ends, if they do not renew it.
+    """
+
+    def __init__(self, request_id: str, *, by: str, until: datetime) -> None:
+        super().__init__(
+            f"{by} is looking at request {request_id} until {until.isoformat()}. It can be "
+            "answered all the same, by whoever may."
+        )
+        self.request_id = request_id
+        self.by = by
+        self.until = until
+
+
+class NotSignedIn(HitlError, PermissionError):
+    """Nobody knows who is asking."""
+
+    def __init__(self, message: str = "Sign in, or send a token that is valid.") -> None:
+        super().__init__(message)
+
+
+class Forbidden(HitlError, PermissionError):
+    """It is known who is asking, and they may not do this."""
+
+
+class TooMany(HitlError):
+    """There is more of something than is served: failed sign-ins, open streams, bytes.
+
+    Attributes:
+        retry_after: Seconds until it is worth another try; None: it will never be.
+    """
+
+    def __init__(self, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class LinkInvalid(HitlError, ValueError):
+    """A link that was sent to a person is not, or is no longer, good for an answer."""
+
+
+class InvalidStart(HitlError, ValueError):
+    """What a run is to be started with does not fit its workflow.
+
+    Attributes:
+        problems: What is wrong, field by field.
+    """
+
+    def __init__(self, problems: Iterable[FieldProblem]) -> None:
+        self.problems = tuple(problems)
+        said = "; ".join(f"{p.field}: {p.message}" if p.field else p.message for p in self.problems)
+        super().__init__(f"The run was not started: {said}.")

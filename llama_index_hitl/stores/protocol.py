@@ -16,6 +16,9 @@ from llama_index_hitl.audit import AuditEntry, AuditRow
 from llama_index_hitl.grants import Grant
 from llama_index_hitl.models import JsonObject, Priority, ReviewRecord
 
+Cursor: TypeAlias = str
+"""Where a page ended; opaque, and good for the same query only."""
+
 
 class RunStatus(StrEnum):
     """How a run stands. `finished` and `cancelled` are final."""
@@ -48,6 +51,7 @@ class Run:
         snapshot: The paused run, as bytes; None: it has not paused yet, or was not read.
         result: What it came to, as bytes, when it is finished; None where it was not read.
         error: What a failed run failed with, for people.
+        started_by: Id of the person who started it, if one did.
     """
 
     run_id: str
@@ -66,6 +70,22 @@ class Run:
     snapshot: bytes | None = None
     result: bytes | None = None
     error: JsonObject | None = None
+    started_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Says who is looking at an open request just now, so that others look at something else.
+
+    It binds nobody: whoever may answer still may, and the first valid answer wins.
+
+    Attributes:
+        by: Id of the person.
+        until: From this instant on it counts for nothing.
+    """
+
+    by: str
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +97,14 @@ class StoredRequest:
         record: The request with everything that has become of it.
         revision: How often it was stored; 0: not yet. A change fails where this is not current.
         next_due: When the next thing is due on its ladder; None: never, or it is closed.
+        claim: Who is looking at it; it may have ended by now. None: nobody.
     """
 
     run_id: str
     record: ReviewRecord
     revision: int = 0
     next_due: datetime | None = None
+    claim: Claim | None = None
 
     @property
     def request_id(self) -> str:
@@ -197,6 +219,49 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Something that a run said on its stream, kept for those who look at it later.
+
+    Attributes:
+        run_id: The run.
+        at: When.
+        data: What it said, as JSON.
+    """
+
+    run_id: str
+    at: datetime
+    data: JsonObject
+
+
+PROGRESS = "progress"
+"""The kind of a feed's event that is no row of the audit trail."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedEvent:
+    """One thing that was stored, as those who follow a store are told of it.
+
+    Each row of the audit trail that is about a request, or about a run as a whole, is in the feed
+    as soon as it is stored, and so is all progress; what has become of it is read from the store.
+
+    Attributes:
+        cursor: Its place in the feed: reading goes on behind it.
+        kind: An `AuditKind`, or `progress`.
+        run_id: The run.
+        at: When it happened.
+        request_id: The request that it is about, if it is about one.
+        data: What was said, of progress; empty for everything else.
+    """
+
+    cursor: Cursor
+    kind: str
+    run_id: str
+    at: datetime
+    request_id: str | None = None
+    data: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
     """One change: all of it is stored, or none.
 
@@ -218,6 +283,8 @@ class Commit:
         notices: Notices to write.
         told: Ids of the notices to take out; that they are there is not checked.
         audit: What happened, to put behind the rows of each entry's run, in this order.
+        progress: What runs said, to put at the end of the feed, in this order, behind what `audit`
+            puts there.
         durable: Whether it must survive a loss of power by itself. One that need not is quicker: it
             is seen at once by everybody, survives the end of the process, and survives a loss of
             power together with the next one that must.
@@ -232,11 +299,8 @@ class Commit:
     notices: tuple[Notice, ...] = ()
     told: tuple[str, ...] = ()
     audit: tuple[AuditEntry, ...] = ()
+    progress: tuple[Progress, ...] = ()
     durable: bool = True
-
-
-Cursor: TypeAlias = str
-"""Where a page ended; opaque, and good for the same query only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +352,7 @@ class RunQuery:
         workflow: Of this workflow.
         status: With this status.
         tag: That have this tag.
+        started_by: Started by this person.
         limit: How many at most, from 1.
         after: Where the page before ended.
 
@@ -298,6 +363,7 @@ class RunQuery:
     workflow: str | None = None
     status: RunStatus | None = None
     tag: str | None = None
+    started_by: str | None = None
     limit: int = 50
     after: Cursor | None = None
 
@@ -481,6 +547,30 @@ class Store(Protocol):
 
     async def audit(self, run_id: str) -> Sequence[AuditRow]:
         """Return what happened in a run, in order."""
+        ...
+
+    async def feed(
+        self, *, run_id: str | None = None, after: Cursor | None = None, limit: int = 100
+    ) -> Sequence[FeedEvent]:
+        """Return what was stored, in the order in which it became readable.
+
+        Whoever reads on from the cursor of the last event that they got misses nothing and gets
+        nothing twice, in whatever process, however many commit at the same time. What a commit
+        that returned has put there may take as long to be seen as other commits that had begun by
+        then take to end.
+
+        Args:
+            run_id: Of this run only.
+            after: Behind this event; None: from the beginning.
+            limit: How many at most, from 1.
+
+        Raises:
+            InvalidCursor: `after` is no place in a feed.
+        """
+        ...
+
+    async def feed_end(self) -> Cursor:
+        """Return the place behind all that can be read of the feed now."""
         ...
 
     async def close(self) -> None:

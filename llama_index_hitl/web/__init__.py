@@ -1,0 +1,13 @@
+"""The web inbox: people answer in the browser, live; programs over HTTP.
+
+- `create_app`: the application, for a server of its own or mounted into yours;
+- `NamedTokens`: built-in sign-in, with tokens that are kept hashed; `Authenticate`: your own;
+- `Visibility`: who sees what, and which fields of it;
+- `AnswerLinks`: signed links for mail and chat that lead to one answer of one person.
+"""
+
+from llama_index_hitl.web.app import create_app
+from llama_index_hitl.web.people import Authenticate
+from llama_index_hitl.web.visibility import Visibility
+
+__all__ = ["Authenticate", "Visibility", "create_app"]

@@ -1,0 +1,45 @@
+"""What one application works with. There are no globals: two applications share nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from starlette.requests import HTTPConnection
+
+from llama_index_hitl.clock import Clock
+
+if TYPE_CHECKING:
+    from llama_index_hitl.runner import Runner
+    from llama_index_hitl.web._hub import Hub
+    from llama_index_hitl.web._worker import Worker
+    from llama_index_hitl.web.people import Authenticate
+    from llama_index_hitl.web.visibility import Visibility
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One application.
+
+    Attributes:
+        runner: Starts runs, takes answers, reads the store.
+        authenticate: Says who is asking.
+        visibility: Says who sees what.
+        hub: Tells open streams what is new.
+        worker: Takes runs further, beside the requests.
+        clock: The time.
+        title: What the pages are called.
+    """
+
+    runner: Runner
+    authenticate: Authenticate
+    visibility: Visibility
+    hub: Hub
+    worker: Worker
+    clock: Clock
+    title: str
+
+
+def site_of(connection: HTTPConnection) -> Site:
+    """Return the application that serves a request, wherever it is mounted."""
+    return cast("Site", connection.app.state.site)
