@@ -14,6 +14,7 @@ require("fastapi", extra="web", purpose="the web inbox")
 from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
 from llama_index_hitl.web._hub import Hub  # noqa: E402
+from llama_index_hitl.web._pages import Assets  # noqa: E402
 from llama_index_hitl.web._site import Site  # noqa: E402
 from llama_index_hitl.web._worker import Worker  # noqa: E402
 from llama_index_hitl.web.visibility import Visibility  # noqa: E402
@@ -66,4 +67,5 @@ def create_app(
         clock=clock,
         title=title,
     )
+    app.mount("/static", Assets(), name="static")
     return app
