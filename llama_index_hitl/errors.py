@@ -140,6 +140,22 @@ class StaleRequest(AnswerRefused):
         self.reason = reason
 
 
+class RequestClosed(StaleRequest):
+    """The request was closed without a decision: withdrawn, or another one took its place.
+
+    Attributes:
+        status: How it was closed.
+        superseded_by: The request that took its place, if one did.
+    """
+
+    def __init__(
+        self, request_id: str, *, reason: str, status: str, superseded_by: str | None = None
+    ) -> None:
+        super().__init__(request_id, reason=reason)
+        self.status = status
+        self.superseded_by = superseded_by
+
+
 class RequestExpired(AnswerRefused):
     """The answer came at or after the deadline; it was not counted."""
 
