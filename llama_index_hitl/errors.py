@@ -659,6 +659,21 @@ class TooMany(HitlError):
         self.retry_after = retry_after
 
 
+class TokenError(HitlError, ValueError):
+    """A named token cannot be made, found or read."""
+
+
+class WeakSecret(HitlError, ValueError):
+    """A secret that signs sessions or links could be guessed. The message does not quote it."""
+
+    def __init__(self, length: int, *, least: int) -> None:
+        super().__init__(
+            f"A secret of {length} characters is too short to sign with; it needs at least "
+            f"{least}, at random. `python -c 'import secrets; print(secrets.token_urlsafe(48))'` "
+            "makes one."
+        )
+
+
 class LinkInvalid(HitlError, ValueError):
     """A link that was sent to a person is not, or is no longer, good for an answer."""
 
