@@ -29,8 +29,7 @@ class SeenRun:
         run: The run. What its error says is for those only from whom nothing is hidden.
         requests: Those of its requests that they see, as they see them.
         unseen: How many of its requests they do not see.
-        masked: Whether something in its requests is hidden from them: then what it came to, or
-            failed with, may hold it too.
+        masked: Whether what it said, came to and failed with is hidden from them.
     """
 
     run: Run
@@ -74,7 +73,7 @@ async def seeing(site: Site, person: Reviewer, run: Run) -> SeenRun | None:
         run=run,
         requests=found,
         unseen=len(requests) - len(found),
-        masked=any(visibility.hidden_fields(person, s.record.request) for s in requests),
+        masked=not visibility.sees_content(person, run, requests),
     )
 
 

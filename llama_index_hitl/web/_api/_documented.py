@@ -12,7 +12,9 @@ from llama_index_hitl.web._failures import ErrorBody
 RequestId: TypeAlias = Annotated[
     str, Path(description="Id of the request.", examples=["approval-5f1c0b7a9e3d2c44"])
 ]
-RunId: TypeAlias = Annotated[str, Path(description="Id of the run.", examples=["invoice-2026-0142"])]
+RunId: TypeAlias = Annotated[
+    str, Path(description="Id of the run.", examples=["invoice-2026-0142"])
+]
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
