@@ -1,7 +1,8 @@
 """Where runs wait: the contract of a store, and the stores that come with the package.
 
-- `Store`: the contract; `Run`, `StoredRequest`, `Message`, `Effect`, `StoredGrant`, `Notice` and
-  `Commit` are what is stored, `RequestQuery`, `RunQuery`, `GrantQuery` and `Page` what is listed;
+- `Store`: the contract; `Run`, `StoredRequest` with its `Claim`, `Message`, `Effect`,
+  `StoredGrant`, `Notice`, `Progress` and `Commit` are what is stored, `RequestQuery`, `RunQuery`,
+  `GrantQuery` and `Page` what is listed, `FeedEvent` what those are told who follow;
 - `MemoryStore`: for tests, and for runs that need not outlive the process;
 - `SqlStore`: SQLite in a file, or PostgreSQL;
 - `Cipher` and `FernetCipher`: encryption at rest.
@@ -15,14 +16,17 @@ from llama_index_hitl.stores._cursors import InvalidCursor
 from llama_index_hitl.stores.encryption import Cipher, FernetCipher
 from llama_index_hitl.stores.memory import MemoryStore
 from llama_index_hitl.stores.protocol import (
+    Claim,
     Commit,
     Cursor,
     Effect,
+    FeedEvent,
     GrantQuery,
     Message,
     Notice,
     NoticeKind,
     Page,
+    Progress,
     RequestQuery,
     Run,
     RunQuery,
@@ -37,9 +41,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cipher",
+    "Claim",
     "Commit",
     "Cursor",
     "Effect",
+    "FeedEvent",
     "FernetCipher",
     "GrantQuery",
     "InvalidCursor",
@@ -48,6 +54,7 @@ __all__ = [
     "Notice",
     "NoticeKind",
     "Page",
+    "Progress",
     "RequestQuery",
     "Run",
     "RunQuery",

@@ -38,13 +38,19 @@ def write_commit(session: Session, rows: CommitRows, dialect: Dialect, sealer: S
     _write_notices(session, rows.notices, rows.told)
     for run_id, entries in rows.audit.items():
         _write_audit(session, run_id, entries, sealer)
+    # Last, so that others wait as short as can be for what they may not read past.
+    session.change_each(_INSERT_FEED, rows.feed)
 
 
 # --------------------------------------------------------------------------- rows of any kind
 
 
+_GIVEN = ("sequence", "xid")
+"""Columns that the database fills by itself."""
+
+
 def _columns(table: Table) -> list[str]:
-    return [column.name for column in table.columns if column.name != "sequence"]
+    return [column.name for column in table.columns if column.name not in _GIVEN]
 
 
 def _insert(table: Table) -> Statement:
@@ -210,6 +216,7 @@ _LAST_LINK = Statement(
     .limit(1)
 )
 _INSERT_AUDIT = _insert(tables.audit)
+_INSERT_FEED = _insert(tables.feed)
 
 
 def _write_audit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from llama_index_hitl.errors import StoreError
 from llama_index_hitl.stores._encoding import Place
@@ -78,6 +78,39 @@ def grant_place(cursor: Cursor) -> tuple[int, str]:
     match _read(cursor):
         case ["grants", int(granted_at), str(grant_id)] if granted_at in _INT64:
             return granted_at, grant_id
+    raise InvalidCursor(cursor)
+
+
+class FeedPlace(NamedTuple):
+    """Where an event stands in the feed.
+
+    Attributes:
+        xid: Number of the transaction that stored it; 0 where there is one writer at a time.
+        sequence: Its number.
+    """
+
+    xid: int
+    sequence: int
+
+
+FEED_START = FeedPlace(0, 0)
+"""Before every event."""
+
+
+def feed_cursor(place: FeedPlace) -> Cursor:
+    """Return the cursor of an event that stands here."""
+    return _written(["feed", *place])
+
+
+def feed_place(cursor: Cursor) -> FeedPlace:
+    """Return where an event stands.
+
+    Raises:
+        InvalidCursor: None stands at this.
+    """
+    match _read(cursor):
+        case ["feed", int(xid), int(sequence)] if xid in _INT64 and sequence in _INT64:
+            return FeedPlace(xid, sequence)
     raise InvalidCursor(cursor)
 
 

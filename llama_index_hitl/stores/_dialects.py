@@ -10,8 +10,21 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from sqlalchemy import URL, Engine, bindparam, create_engine, event, func, make_url, select
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    ColumnElement,
+    Engine,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from llama_index_hitl._extras import require
 from llama_index_hitl.errors import StoreError
@@ -102,6 +115,7 @@ class Sqlite:
         "bytes": "BLOB",
         "sequence": "INTEGER NOT NULL",
         "clustered": "WITHOUT ROWID",
+        "transaction": "0",
     }
     _TAKEN = frozenset(
         {"SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_ROWID"}
@@ -197,6 +211,7 @@ class Postgres:
         "bytes": "BYTEA",
         "sequence": "BIGINT GENERATED ALWAYS AS IDENTITY",
         "clustered": "",
+        "transaction": "(pg_current_xact_id()::text::bigint)",
     }
     _UNIQUE_VIOLATION, _SERIALIZATION_FAILURE, _DEADLOCK = "23505", "40001", "40P01"
 
@@ -244,6 +259,29 @@ class Postgres:
     def lock_schema(self, session: Session) -> None:
         """Lock by name."""
         session.row(_LOCK, kind=_SCHEMA_LOCK, name="")
+
+
+class Settled(ColumnElement[int]):
+    """The number below which no transaction that writes is under way any more.
+
+    Rows of the feed are read in the order of the numbers of their transactions, and below this one
+    only: PostgreSQL gives out the numbers of rows before it is known which transaction ends first,
+    so that a row may come to be seen after another one with a higher number. SQLite has one writer
+    at a time, whose transactions all have the number 0.
+    """
+
+    inherit_cache = True
+    type = BigInteger()
+
+
+@compiles(Settled, "sqlite")
+def _settled_on_sqlite(_element: Settled, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "1"
+
+
+@compiles(Settled, "postgresql")
+def _settled_on_postgres(_element: Settled, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "(pg_snapshot_xmin(pg_current_snapshot())::text::bigint)"
 
 
 def _is_unicode(text: str) -> bool:

@@ -15,7 +15,7 @@ from llama_index_hitl.audit import AuditEntry, AuditRow, chained
 from llama_index_hitl.errors import StoreError
 from llama_index_hitl.grants import Grant, is_over
 from llama_index_hitl.models import UNCHECKED, JsonObject, RequestStatus, ReviewRecord
-from llama_index_hitl.stores.protocol import StoredGrant, StoredRequest
+from llama_index_hitl.stores.protocol import Claim, StoredGrant, StoredRequest
 
 EVERYONE = ""
 """Stands for nobody in particular among reviewer entries; no real entry is empty."""
@@ -117,6 +117,8 @@ class RequestRow:
         run_id: The run that asks.
         revision: How often it was stored, this time included.
         next_due: When something is due, in microseconds since 1970.
+        claimed_by: Who is looking at it.
+        claimed_until: Until when, in microseconds since 1970.
         is_open: Whether it is open.
         workflow: Name of the workflow.
         gate: Name of the gate.
@@ -129,6 +131,8 @@ class RequestRow:
     run_id: str
     revision: int
     next_due: int | None
+    claimed_by: str | None
+    claimed_until: int | None
     is_open: bool
     workflow: str
     gate: str
@@ -139,13 +143,15 @@ class RequestRow:
     @classmethod
     def of(cls, stored: StoredRequest) -> RequestRow:
         """Return what to store of a request, with its revision plus one."""
-        record, request = stored.record, stored.record.request
+        record, request, claim = stored.record, stored.record.request, stored.claim
         created_at = micros_of(request.created_at)
         return cls(
             place=Place(RANKS[request.priority], created_at, request.request_id),
             run_id=stored.run_id,
             revision=stored.revision + 1,
             next_due=optional_micros_of(stored.next_due),
+            claimed_by=None if claim is None else claim.by,
+            claimed_until=None if claim is None else micros_of(claim.until),
             is_open=record.status is RequestStatus.OPEN,
             workflow=request.workflow,
             gate=request.gate,
@@ -156,7 +162,13 @@ class RequestRow:
 
 
 def stored_request(
-    request_id: str, run_id: str, revision: int, next_due: int | None, record: bytes
+    request_id: str,
+    run_id: str,
+    revision: int,
+    next_due: int | None,
+    claimed_by: str | None,
+    claimed_until: int | None,
+    record: bytes,
 ) -> StoredRequest:
     """Read a request from the parts of its row.
 
@@ -166,8 +178,15 @@ def stored_request(
     with _readable(f"Request {request_id}"):
         # Digests were checked before it was stored, and are again when an answer comes.
         found = ReviewRecord.model_validate_json(record, context=UNCHECKED)
+    claim = None
+    if claimed_by is not None and claimed_until is not None:
+        claim = Claim(by=claimed_by, until=instant_of(claimed_until))
     return StoredRequest(
-        run_id=run_id, record=found, revision=revision, next_due=optional_instant_of(next_due)
+        run_id=run_id,
+        record=found,
+        revision=revision,
+        next_due=optional_instant_of(next_due),
+        claim=claim,
     )
 
 

@@ -205,7 +205,12 @@ def list_runs(session: Session, query: RunQuery, sealer: Sealer) -> Page[Run]:
         InvalidCursor: The page before did not end there.
         StoreError: A run cannot be read.
     """
-    parameters = {"workflow": query.workflow, "status": query.status, "tag": query.tag}
+    parameters = {
+        "workflow": query.workflow,
+        "status": query.status,
+        "tag": query.tag,
+        "started_by": query.started_by,
+    }
     given: dict[str, Any] = {k: str(value) for k, value in parameters.items() if value is not None}
     if query.after is not None:
         given["after_created_at"], given["after_run_id"] = run_place(query.after)
@@ -227,7 +232,7 @@ def _runs_statement(given: frozenset[str]) -> Statement:
     if index is tags:
         found = found.join_from(tags, runs, runs.c.run_id == run_id)
         found = found.where(tags.c.tag == bindparam("tag"))
-    for name in ("workflow", "status"):
+    for name in ("workflow", "status", "started_by"):
         if name in given:
             found = found.where(runs.c[name] == bindparam(name))
     if "after_run_id" in given:

@@ -6,10 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from sqlalchemy import Select, bindparam, func, literal_column, or_, select, union_all
+from sqlalchemy import Select, bindparam, func, literal_column, or_, select, tuple_, union_all
 
 from llama_index_hitl.audit import AuditRow
 from llama_index_hitl.stores import _tables as tables
+from llama_index_hitl.stores._cursors import FeedPlace, feed_cursor
+from llama_index_hitl.stores._dialects import Settled
 from llama_index_hitl.stores._encoding import (
     audit_row,
     instant_of,
@@ -18,11 +20,13 @@ from llama_index_hitl.stores._encoding import (
     stored_grant,
     stored_request,
 )
+from llama_index_hitl.stores._feed import FeedRow, feed_event
 from llama_index_hitl.stores._statements import Statement
 from llama_index_hitl.stores.encryption import Sealer
 from llama_index_hitl.stores.protocol import (
     Effect,
     EffectStatus,
+    FeedEvent,
     Message,
     Notice,
     NoticeKind,
@@ -76,6 +80,7 @@ def run_of(row: Sequence[Any], sealer: Sealer, parts: dict[str, bytes] | None = 
         error=None
         if error is None
         else json_object(sealer.unseal(error), f"The error of run {found['run_id']}"),
+        started_by=found["started_by"],
         **opened,
     )
 
@@ -113,6 +118,8 @@ REQUEST_COLUMNS = (
     tables.requests.c.run_id,
     tables.requests.c.revision,
     tables.requests.c.next_due,
+    tables.requests.c.claimed_by,
+    tables.requests.c.claimed_until,
     tables.requests.c.record,
 )
 
@@ -134,8 +141,12 @@ def request_of(row: Sequence[Any], sealer: Sealer) -> StoredRequest:
     Raises:
         StoreError: It cannot be read.
     """
-    request_id, run_id, revision, next_due, record = row[: len(REQUEST_COLUMNS)]
-    return stored_request(request_id, run_id, revision, next_due, sealer.unseal(record))
+    (request_id, run_id, revision, next_due, claimed_by, claimed_until, record) = row[
+        : len(REQUEST_COLUMNS)
+    ]
+    return stored_request(
+        request_id, run_id, revision, next_due, claimed_by, claimed_until, sealer.unseal(record)
+    )
 
 
 # --------------------------------------------------------------------------- messages, notices
@@ -269,3 +280,42 @@ def audit_of(row: Sequence[Any], sealer: Sealer) -> AuditRow:
     """
     run_id, number, previous, own_hash, entry = row
     return audit_row(run_id, number, sealer.unseal(entry), previous, own_hash)
+
+
+# --------------------------------------------------------------------------- feed
+
+_FEED_PLACE = (tables.feed.c.xid, tables.feed.c.sequence)
+
+
+def _feed(*, of_run: bool) -> Statement:
+    found = select(*_FEED_PLACE, *(tables.feed.c[name] for name in FeedRow._fields)).where(
+        tuple_(*_FEED_PLACE) > tuple_(bindparam("after_xid"), bindparam("after_sequence")),
+        tables.feed.c.xid < Settled(),
+    )
+    if of_run:
+        found = found.where(tables.feed.c.run_id == bindparam("run_id"))
+    return Statement(found.order_by(*_FEED_PLACE).limit(bindparam("limit")))
+
+
+FIND_FEED = {of_run: _feed(of_run=of_run) for of_run in (False, True)}
+"""By whether that of one run is wanted."""
+
+FIND_FEED_END = Statement(
+    select(*_FEED_PLACE)
+    .where(tables.feed.c.xid < Settled())
+    .order_by(*(column.desc() for column in _FEED_PLACE))
+    .limit(1)
+)
+
+
+def feed_event_of(row: Sequence[Any], sealer: Sealer) -> FeedEvent:
+    """Read an event of the feed from its row.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    xid, sequence, *values = row
+    found = FeedRow._make(values)
+    if found.content is not None:
+        found = found._replace(content=sealer.unseal(found.content))
+    return feed_event(feed_cursor(FeedPlace(xid, sequence)), found)

@@ -16,6 +16,7 @@ from llama_index_hitl.stores._encoding import (
     micros_of,
     optional_micros_of,
 )
+from llama_index_hitl.stores._feed import FeedRow, feed_rows
 from llama_index_hitl.stores.encryption import Sealer
 from llama_index_hitl.stores.protocol import (
     Commit,
@@ -46,6 +47,7 @@ class CommitRows:
         notices: Rows of notices, in order.
         told: Keys of the notices to take out.
         audit: Entries by run; each becomes a row when the end of its run's chain is known.
+        feed: Rows of the feed, in order.
     """
 
     run: Row | None
@@ -58,6 +60,7 @@ class CommitRows:
     notices: tuple[Row, ...]
     told: tuple[Row, ...]
     audit: dict[str, list[AuditEntry]]
+    feed: tuple[Row, ...]
 
 
 def rows_of(commit: Commit, sealer: Sealer) -> CommitRows:
@@ -85,6 +88,7 @@ def rows_of(commit: Commit, sealer: Sealer) -> CommitRows:
         notices=tuple(_notice_row(notice, sealer) for notice in commit.notices),
         told=tuple({"notice_id": notice_id} for notice_id in sorted(commit.told)),
         audit=audit,
+        feed=tuple(_feed_row(row, sealer) for row in feed_rows(commit)),
     )
 
 
@@ -103,6 +107,7 @@ def _run_row(run: Run, sealer: Sealer) -> Row:
         "lease_until": optional_micros_of(run.lease_until),
         "attempts": run.attempts,
         "error": None if run.error is None else sealer.seal(json_bytes(run.error)),
+        "started_by": run.started_by,
     }
 
 
@@ -122,6 +127,8 @@ def _request_row(request: StoredRequest, sealer: Sealer) -> Row:
         "run_id": row.run_id,
         "revision": row.revision,
         "next_due": row.next_due,
+        "claimed_by": row.claimed_by,
+        "claimed_until": row.claimed_until,
         "is_open": int(row.is_open),
         "workflow": row.workflow,
         "gate": row.gate,
@@ -182,6 +189,11 @@ def _notice_row(notice: Notice, sealer: Sealer) -> Row:
         "revision": notice.revision + 1,
         "payload": sealer.seal(json_bytes(notice.payload)),
     }
+
+
+def _feed_row(row: FeedRow, sealer: Sealer) -> Row:
+    content = None if row.content is None else sealer.seal(row.content)
+    return {**row._asdict(), "content": content}
 
 
 def _list(words: Iterable[str]) -> str:

@@ -50,9 +50,11 @@ runs = Table(
     Column("lease_until", BigInteger),
     Column("attempts", BigInteger, nullable=False),
     Column("error", LargeBinary),
+    Column("started_by", _Key),
 )
 Index("hitl_runs_by_age", runs.c.created_at, runs.c.run_id)
 Index("hitl_runs_by_status", runs.c.status, runs.c.created_at, runs.c.run_id)
+Index("hitl_runs_by_starter", runs.c.started_by, runs.c.created_at, runs.c.run_id)
 
 run_parts = Table(
     "hitl_run_parts",
@@ -87,6 +89,8 @@ requests = Table(
     Column("entries", Text, nullable=False),
     Column("tags", Text, nullable=False),
     Column("record", LargeBinary, nullable=False),
+    Column("claimed_by", Text),
+    Column("claimed_until", BigInteger),
 )
 _PLACE = (requests.c.is_open, requests.c.rank, requests.c.created_at, requests.c.request_id)
 Index("hitl_requests_by_place", *_PLACE)
@@ -212,3 +216,18 @@ audit = Table(
     Column("entry", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
+
+feed = Table(
+    "hitl_feed",
+    metadata,
+    Column("sequence", _Sequence, Identity(always=True), primary_key=True),
+    Column("xid", BigInteger, nullable=False),
+    Column("run_id", _Key, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("request_id", Text),
+    Column("at", BigInteger, nullable=False),
+    Column("content", LargeBinary),
+)
+"""What happened, for those who follow. The database fills in `xid`; `Settled` says what for."""
+Index("hitl_feed_by_place", feed.c.xid, feed.c.sequence)
+Index("hitl_feed_by_run", feed.c.run_id, feed.c.xid, feed.c.sequence)

@@ -1,8 +1,9 @@
 """Encryption at rest: what a store writes that is not needed to find rows can be encrypted.
 
 Encrypted are records of requests, what runs were started with, their snapshots, results and errors,
-results of effects, messages, notices and audit entries. In plain stay ids, times, statuses, names
-of workflows and gates, tags, reviewer entries, owners of leases, and the hashes of the audit trail.
+what they said on the way, results of effects, messages, notices and audit entries. In plain stay
+ids, times, statuses, names of workflows and gates, tags, reviewer entries, owners of leases, who
+started a run and who looks at a request, kinds of events, and the hashes of the audit trail.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import (
     Callable,
     Collection,
@@ -21,6 +22,10 @@ from llama_index_hitl.errors import StoreError
 from llama_index_hitl.models import JsonObject
 from llama_index_hitl.stores._conflicts import refuse_stale, taken
 from llama_index_hitl.stores._cursors import (
+    FEED_START,
+    FeedPlace,
+    feed_cursor,
+    feed_place,
     grant_cursor,
     grant_place,
     page_of,
@@ -45,11 +50,14 @@ from llama_index_hitl.stores._encoding import (
     stored_grant,
     stored_request,
 )
+from llama_index_hitl.stores._feed import FeedRow, feed_event, feed_rows
 from llama_index_hitl.stores._places import Places
 from llama_index_hitl.stores.protocol import (
     Commit,
+    Cursor,
     Effect,
     EffectStatus,
+    FeedEvent,
     GrantQuery,
     Message,
     Notice,
@@ -83,6 +91,7 @@ class _Changes:
     grants: tuple[GrantRow, ...]
     notices: tuple[Notice, ...]
     audit: Mapping[str, Sequence[_KeptRow]]
+    feed: tuple[FeedRow, ...]
 
 
 class MemoryStore:
@@ -101,6 +110,8 @@ class MemoryStore:
         self._grants: dict[str, GrantRow] = {}
         self._notices: dict[str, Notice] = {}
         self._audit: dict[str, list[_KeptRow]] = {}
+        self._feed: list[FeedRow] = []
+        self._feed_of: dict[str, list[int]] = {}
         self._closed = False
 
     # ----------------------------------------------------------------------- writing
@@ -129,6 +140,7 @@ class MemoryStore:
                 for notice in commit.notices
             ),
             audit=self._chained(commit.audit),
+            feed=feed_rows(commit),
         )
         self._apply(changes, applied, told)
 
@@ -174,6 +186,9 @@ class MemoryStore:
         self._notices.update({notice.notice_id: notice for notice in changes.notices})
         for run_id, rows in changes.audit.items():
             self._audit.setdefault(run_id, []).extend(rows)
+        for event in changes.feed:
+            self._feed.append(event)
+            self._feed_of.setdefault(event.run_id, []).append(len(self._feed))
 
     def _put_request(self, row: RequestRow) -> None:
         known = self._requests.get(row.place.request_id)
@@ -257,6 +272,7 @@ class MemoryStore:
                 if (query.workflow is None or run.workflow == query.workflow)
                 and (query.status is None or run.status == query.status)
                 and (query.tag is None or query.tag in run.tags)
+                and (query.started_by is None or run.started_by == query.started_by)
                 and (after is None or place_of(run) > (-after[0], after[1]))
             ),
             key=place_of,
@@ -371,6 +387,26 @@ class MemoryStore:
             for row in self._audit.get(run_id, ())
         ]
 
+    async def feed(
+        self, *, run_id: str | None = None, after: Cursor | None = None, limit: int = 100
+    ) -> Sequence[FeedEvent]:
+        """Return what was stored, in the order in which it became readable; see `Store.feed`."""
+        self._refuse_closed()
+        last = (FEED_START if after is None else feed_place(after)).sequence
+        numbers: Sequence[int] = range(1, len(self._feed) + 1)
+        if run_id is not None:
+            numbers = self._feed_of.get(run_id, ())
+        first = bisect_right(numbers, last)
+        return [
+            feed_event(feed_cursor(FeedPlace(0, number)), self._feed[number - 1])
+            for number in numbers[first : first + limit]
+        ]
+
+    async def feed_end(self) -> Cursor:
+        """Return the place behind all that can be read of the feed now."""
+        self._refuse_closed()
+        return feed_cursor(FeedPlace(0, len(self._feed)))
+
     async def close(self) -> None:
         """Refuse whatever comes from now on."""
         self._closed = True
@@ -428,7 +464,15 @@ def _filter_of(query: RequestQuery) -> Callable[[RequestRow], bool]:
 
 
 def _read(row: RequestRow) -> StoredRequest:
-    return stored_request(row.place.request_id, row.run_id, row.revision, row.next_due, row.record)
+    return stored_request(
+        row.place.request_id,
+        row.run_id,
+        row.revision,
+        row.next_due,
+        row.claimed_by,
+        row.claimed_until,
+        row.record,
+    )
 
 
 def _read_grant(row: GrantRow) -> StoredGrant:

@@ -18,8 +18,9 @@ class Migration:
         number: Its place, from 1, without gaps.
         name: What it does, in a few words; stored for people.
         statements: The SQL. `{key}` stands for the type of text that sorts by code point, `{bytes}`
-            for that of bytes, `{sequence}` for that of a primary key that counts up, and
-            `{clustered}` for what keeps a table in the order of its key.
+            for that of bytes, `{sequence}` for that of a primary key that counts up,
+            `{clustered}` for what keeps a table in the order of its key, and `{transaction}` for
+            the number of the transaction that writes.
     """
 
     number: int
@@ -205,6 +206,29 @@ MIGRATIONS: tuple[Migration, ...] = (
             " ON hitl_grants (workflow, tool, is_over, granted_at, grant_id)",
             "CREATE INDEX hitl_grants_by_owner ON hitl_grants (owner, granted_at, grant_id)",
             "CREATE INDEX hitl_grants_by_request ON hitl_grants (request_id)",
+        ),
+    ),
+    Migration(
+        4,
+        "claims, who started a run, feed",
+        (
+            "ALTER TABLE hitl_requests ADD COLUMN claimed_by TEXT",
+            "ALTER TABLE hitl_requests ADD COLUMN claimed_until BIGINT",
+            "ALTER TABLE hitl_runs ADD COLUMN started_by {key}",
+            "CREATE INDEX hitl_runs_by_starter ON hitl_runs (started_by, created_at, run_id)",
+            """
+            CREATE TABLE hitl_feed (
+                sequence {sequence} PRIMARY KEY,
+                xid BIGINT NOT NULL DEFAULT {transaction},
+                run_id {key} NOT NULL,
+                kind TEXT NOT NULL,
+                request_id TEXT,
+                at BIGINT NOT NULL,
+                content {bytes}
+            )
+            """,
+            "CREATE INDEX hitl_feed_by_place ON hitl_feed (xid, sequence)",
+            "CREATE INDEX hitl_feed_by_run ON hitl_feed (run_id, xid, sequence)",
         ),
     ),
 )

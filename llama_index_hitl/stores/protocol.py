@@ -243,6 +243,7 @@ class FeedEvent:
 
     Each row of the audit trail that is about a request, or about a run as a whole, is in the feed
     as soon as it is stored, and so is all progress; what has become of it is read from the store.
+    Rows about effects and standing approvals are not.
 
     Attributes:
         cursor: Its place in the feed: reading goes on behind it.

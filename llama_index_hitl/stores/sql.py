@@ -17,6 +17,7 @@ from llama_index_hitl.audit import AuditRow
 from llama_index_hitl.errors import StoreError
 from llama_index_hitl.stores import _reading as reading
 from llama_index_hitl.stores._commit import write_commit
+from llama_index_hitl.stores._cursors import FEED_START, FeedPlace, feed_cursor, feed_place
 from llama_index_hitl.stores._database import Database
 from llama_index_hitl.stores._dialects import dialect_of
 from llama_index_hitl.stores._encoding import micros_of
@@ -27,8 +28,10 @@ from llama_index_hitl.stores._statements import Session
 from llama_index_hitl.stores.encryption import Cipher, Sealer
 from llama_index_hitl.stores.protocol import (
     Commit,
+    Cursor,
     Effect,
     EffectStatus,
+    FeedEvent,
     GrantQuery,
     Message,
     Notice,
@@ -165,7 +168,7 @@ class SqlStore:
 
     async def runs(self, query: RunQuery) -> Page[Run]:
         """Return runs, without their bytes, the newest first; see `Store.runs`."""
-        if not self._holds(query.workflow, query.tag):
+        if not self._holds(query.workflow, query.tag, query.started_by):
             return Page(())
         return await self._read(lambda session: list_runs(session, query, self._sealer))
 
@@ -259,6 +262,41 @@ class SqlStore:
         def work(session: Session) -> Sequence[AuditRow]:
             rows = session.rows(reading.FIND_AUDIT, run_id=run_id)
             return [reading.audit_of(row, self._sealer) for row in rows]
+
+        return await self._read(work)
+
+    async def feed(
+        self, *, run_id: str | None = None, after: Cursor | None = None, limit: int = 100
+    ) -> Sequence[FeedEvent]:
+        """Return what was stored, in the order in which it became readable; see `Store.feed`.
+
+        What was stored before the database knew a feed is not in it. On PostgreSQL an event is seen
+        when every transaction of the server that had written by then has ended, also those of
+        others who use the same server.
+        """
+        place = FEED_START if after is None else feed_place(after)
+        if not self._holds(run_id):
+            return []
+        given = {} if run_id is None else {"run_id": run_id}
+
+        def work(session: Session) -> Sequence[FeedEvent]:
+            rows = session.rows(
+                reading.FIND_FEED[run_id is not None],
+                after_xid=place.xid,
+                after_sequence=place.sequence,
+                limit=limit,
+                **given,
+            )
+            return [reading.feed_event_of(row, self._sealer) for row in rows]
+
+        return await self._read(work)
+
+    async def feed_end(self) -> Cursor:
+        """Return the place behind all that can be read of the feed now."""
+
+        def work(session: Session) -> Cursor:
+            found = session.row(reading.FIND_FEED_END)
+            return feed_cursor(FEED_START if found is None else FeedPlace(*found))
 
         return await self._read(work)
 
