@@ -16,7 +16,7 @@ from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
 from llama_index_hitl.web._guards import GuardedApplication  # noqa: E402
 from llama_index_hitl.web._hub import Hub  # noqa: E402
-from llama_index_hitl.web._pages import Assets  # noqa: E402
+from llama_index_hitl.web._pages import Assets, audit, runs, start  # noqa: E402
 from llama_index_hitl.web._sign_in import SignIn  # noqa: E402
 from llama_index_hitl.web._site import Site  # noqa: E402
 from llama_index_hitl.web._worker import Worker  # noqa: E402
@@ -99,5 +99,7 @@ def create_app(
         sign_in=sign_in,
         allowed_hosts=None if allowed_hosts is None else frozenset(allowed_hosts),
     )
+    for pages in (start, runs, audit):
+        app.include_router(pages.router)
     app.mount("/static", Assets(), name="static")
     return app
