@@ -15,6 +15,7 @@ require("fastapi", extra="web", purpose="the web inbox")
 from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
 from llama_index_hitl.web import _failures, _streams  # noqa: E402
+from llama_index_hitl.web._api import api  # noqa: E402
 from llama_index_hitl.web._guards import GuardedApplication  # noqa: E402
 from llama_index_hitl.web._hub import Hub  # noqa: E402
 from llama_index_hitl.web._pages import Assets, audit, runs, start  # noqa: E402
@@ -106,6 +107,7 @@ def create_app(
         sign_in=sign_in,
         allowed_hosts=None if allowed_hosts is None else frozenset(allowed_hosts),
     )
+    app.include_router(api())
     for router in _ROUTERS:
         app.include_router(router)
     app.mount("/static", Assets(), name="static")
