@@ -117,4 +117,3 @@ def _fields(model: type) -> dict[str, FormField]:
     except PydanticInvalidForJsonSchema:
         return {}
     return {field.name: field for field in fields_of_schema(schema)}
-
