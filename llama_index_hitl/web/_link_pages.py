@@ -10,14 +10,13 @@ from starlette.responses import Response
 
 from llama_index_hitl.errors import (
     AnswerRefused,
-    FieldProblem,
     Forbidden,
     InvalidAnswer,
     LinkInvalid,
     UnknownRequest,
 )
 from llama_index_hitl.forms import LABELS
-from llama_index_hitl.models import RequestStatus, Reviewer, ReviewRecord
+from llama_index_hitl.models import DecisionKind, RequestStatus, Reviewer, ReviewRecord
 from llama_index_hitl.policies import why_not_allowed
 from llama_index_hitl.stores.protocol import StoredRequest
 from llama_index_hitl.web import _answering
@@ -52,10 +51,9 @@ async def decide(request: Request, token: str) -> Response:
         link, person, stored = await _opened(request, token)
         if not _links_of(request).is_from(token, typed.get("link_token", "")):
             raise Forbidden("This was not sent by the page of the link. Open the link again.")
+        if twice:
+            raise Forbidden("This form says something twice. Open the link again.")
         try:
-            if twice:
-                problem = FieldProblem("", "something is there twice; open the link again")
-                raise InvalidAnswer(link.request_id, [problem])
             raw = {name: value for name, value in typed.items() if name not in _OWN_FIELDS}
             receipt = await _answering.answer(
                 site_of(request), person, link.request_id, raw, digest=link.digest, channel="link"
@@ -72,7 +70,7 @@ async def decide(request: Request, token: str) -> Response:
         "link_done.html",
         person=None,
         title=stored.record.request.title,
-        label=LABELS[receipt.answer.decision.kind],
+        label=LABELS[DecisionKind(receipt.answer.decision.kind)],
         answer=receipt.answer,
     )
 
@@ -181,7 +179,7 @@ def _shown(
         link_token=_links_of(request).form_token(token),
         chosen=chosen,
         typed=typed or {},
-        problems=problems,
+        problems={problem.field: problem.message for problem in problems},
     )
 
 
