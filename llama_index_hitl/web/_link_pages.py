@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from llama_index_hitl.errors import (
     AnswerRefused,
+    FieldProblem,
     Forbidden,
     InvalidAnswer,
     LinkInvalid,
