@@ -55,9 +55,7 @@ def workflows() -> Mapping[str, type[Workflow]]:
 
 
 @pytest.fixture
-def runner(
-    web_store: Store, clock: ManualClock, workflows: Mapping[str, type[Workflow]]
-) -> Runner:
+def runner(web_store: Store, clock: ManualClock, workflows: Mapping[str, type[Workflow]]) -> Runner:
     made = {}
     for name, make in workflows.items():
         made[name] = make(timeout=None)
@@ -72,9 +70,7 @@ def visibility() -> Visibility:
 
 
 @pytest.fixture
-async def app(
-    runner: Runner, clock: ManualClock, visibility: Visibility
-) -> AsyncIterator[FastAPI]:
+async def app(runner: Runner, clock: ManualClock, visibility: Visibility) -> AsyncIterator[FastAPI]:
     """The application, without rounds of its own: what is due is done when a test says so."""
     made = create_app(
         runner, authenticate=person_in_header, visibility=visibility, works=False, clock=clock
