@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from markupsafe import Markup
 from pydantic import BaseModel, JsonValue
@@ -57,13 +57,15 @@ class ResultView:
     documents: tuple[Part, ...]
 
 
-def result_view(result: Any) -> ResultView:
+def result_view(result: Any, *, whole: bool = False) -> ResultView:
     """Return a result as it is shown.
 
     Args:
         result: What `Runner.result` gave, with nothing in it that its reader may not see.
+        whole: Show all of it, however long.
     """
-    parts = list(_parts(result))
+    layout = _markup.Layout(whole=whole)
+    parts = [_part(layout, *part) for part in _values(result)]
     status, tone = STATUS_WORDS.get(str(getattr(result, "status", "")), ("", ""))
     return ResultView(
         status=status,
@@ -73,22 +75,26 @@ def result_view(result: Any) -> ResultView:
     )
 
 
-def _parts(result: Any) -> Iterator[Part]:
+_Value: TypeAlias = tuple[str, JsonValue, FormField | None]
+"""What a value is called, the value, and what its schema says of it."""
+
+
+def _values(result: Any) -> Iterator[_Value]:
     given = json_of(result)
     if not isinstance(given, dict):
         if given is not None:
-            yield _part("", given, None)
+            yield "", given, None
         return
     models = {name: value for name in given if isinstance(value := _at(result, name), BaseModel)}
     fields = _fields(type(result))
     for name, value in given.items():
         if name not in models and not _is_told_elsewhere(name, _at(result, name)):
-            yield _part(name, value, fields.get(name))
+            yield name, value, fields.get(name)
     # What was reviewed comes behind what was made of it.
     for name, model in models.items():
         inner, value = _fields(type(model)), given[name]
         for part, item in (value if isinstance(value, dict) else {}).items():
-            yield _part(part, item, inner.get(part))
+            yield part, item, inner.get(part)
 
 
 def _at(result: Any, name: str) -> Any:
@@ -102,11 +108,14 @@ def _is_told_elsewhere(name: str, value: Any) -> bool:
     return name == "decisions" and isinstance(value, tuple | list)
 
 
-def _part(name: str, value: JsonValue, field: FormField | None) -> Part:
+def _part(layout: _markup.Layout, name: str, value: JsonValue, field: FormField | None) -> Part:
     if isinstance(value, str) and "\n" in value and (field is None or field.widget == "text"):
         field = FormField(name=name, label=name, widget="markdown")
-    label = name.replace("_", " ").capitalize()
-    return Part(label=label, body=_markup.value(value, field), short=_markup.is_short(value, field))
+    return Part(
+        label=name.replace("_", " ").capitalize(),
+        body=layout.value(value, field),
+        short=_markup.is_short(value, field),
+    )
 
 
 def _fields(model: type) -> dict[str, FormField]:

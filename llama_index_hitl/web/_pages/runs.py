@@ -116,9 +116,9 @@ async def list_page(
 
 
 @router.get("/runs/{run_id}", name="run")
-async def run_page(request: Request, person: Person, run_id: str) -> Response:
+async def run_page(request: Request, person: Person, run_id: str, whole: bool = False) -> Response:
     """Show a run as it stands; a script shows what happens from then on."""
-    live = await _live(site_of(request), person, run_id)
+    live = await _live(site_of(request), person, run_id, whole=whole)
     return _shown(request, person, "run.html", live)
 
 
@@ -149,7 +149,7 @@ def _shown(request: Request, person: Reviewer, template: str, live: Live) -> Res
     )
 
 
-async def _live(site: Site, person: Reviewer, run_id: str) -> Live:
+async def _live(site: Site, person: Reviewer, run_id: str, *, whole: bool = False) -> Live:
     # The feed first: what is stored while the rest is read is told again, and nothing is missed.
     feed = await feed_of(site.runner.store, run_id)
     shown = await seen_run(site, person, run_id)
@@ -172,18 +172,18 @@ async def _live(site: Site, person: Reviewer, run_id: str) -> Live:
         moments=tuple(moments(feed, rows, {s.request_id: s for s in shown.requests})),
         cursor=feed[-1].cursor if feed else None,
         masked=shown.masked,
-        result=await _result(site, shown),
+        result=await _result(site, shown, whole=whole),
         may_cancel=not ended and may(Action.CANCEL),
         may_retry=run.status is RunStatus.FAILED and may(Action.RETRY),
         is_over=ended or run.status is RunStatus.FAILED,
     )
 
 
-async def _result(site: Site, shown: SeenRun) -> ResultView | None:
+async def _result(site: Site, shown: SeenRun, *, whole: bool) -> ResultView | None:
     if shown.run.status is not RunStatus.FINISHED or shown.masked:
         return None  # it may hold what is hidden
     try:
-        return result_view(await site.runner.result(shown.run.run_id))
+        return result_view(await site.runner.result(shown.run.run_id), whole=whole)
     except HitlError:
         return None  # it takes the workflow's code to read it
 
