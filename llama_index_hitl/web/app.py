@@ -14,7 +14,8 @@ require("fastapi", extra="web", purpose="the web inbox")
 
 from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
-from llama_index_hitl.web import _link_pages, _sign_in  # noqa: E402
+from llama_index_hitl.web import _failures, _link_pages, _sign_in, _streams  # noqa: E402
+from llama_index_hitl.web._api import api  # noqa: E402
 from llama_index_hitl.web._guards import GuardedApplication  # noqa: E402
 from llama_index_hitl.web._hub import Hub  # noqa: E402
 from llama_index_hitl.web._pages import Assets  # noqa: E402
@@ -25,9 +26,13 @@ from llama_index_hitl.web.tokens import NamedTokens  # noqa: E402
 from llama_index_hitl.web.visibility import Visibility  # noqa: E402
 
 if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
     from llama_index_hitl.runner import Runner
     from llama_index_hitl.web.links import AnswerLinks
     from llama_index_hitl.web.people import Authenticate
+
+_ROUTERS = (_streams.router,)
 
 
 def create_app(
@@ -79,18 +84,20 @@ def create_app(
         )
         authenticate = sign_in
     hub = Hub(runner.store)
-    worker = Worker(runner, works=works)
+    worker = Worker(runner, works=works, ring=hub.ring)
+    unwatch = runner.add_watch(hub.overhear)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            unwatch()
             await hub.close()
             await worker.close()
 
     # Their pages of documentation load scripts from elsewhere.
-    app = GuardedApplication(title=title, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = _Application(title=title, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.site = Site(
         runner=runner,
         authenticate=authenticate,
@@ -105,9 +112,22 @@ def create_app(
         links=links,
         allowed_hosts=None if allowed_hosts is None else frozenset(allowed_hosts),
     )
+    app.include_router(api())
+    for router in _ROUTERS:
+        app.include_router(router)
     if sign_in is not None:
         app.include_router(_sign_in.router)
     if links is not None:
         app.include_router(_link_pages.router)
     app.mount("/static", Assets(), name="static")
+    _failures.install(app)
     return app
+
+
+class _Application(GuardedApplication):
+    """An application that begins to work with the first request, wherever it is mounted."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            self.state.site.worker.start()
+        await super().__call__(scope, receive, send)
