@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index_hitl.errors import HitlError
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from llama_index_hitl.runner import Runner
 
 _LOGGER = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _AT_ONCE = 32
 """How many runs are advanced at the same time because somebody asked for it here."""
@@ -41,7 +43,7 @@ class Worker:
         self._works = works
         self._every = every.total_seconds()
         self._ring = ring or (lambda _: None)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._rounds: tuple[asyncio.Task[None], ...] = ()
         self._wanted: dict[str, bool] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
@@ -73,6 +75,23 @@ class Worker:
         task = asyncio.get_running_loop().create_task(self._take_further(run_id))
         self._tasks.add(task)  # a task that nobody holds may vanish
         task.add_done_callback(self._tasks.discard)
+
+    async def through(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something to its end, even if whoever waits for it here goes away meanwhile.
+
+        Returns:
+            What it comes to.
+        """
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._let_go)
+        return await asyncio.shield(task)
+
+    def _let_go(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Whoever waits is told; if nobody does any more, this is all that is said.
+            _LOGGER.info("Something asked for here ended in a %s", type(error).__name__)
 
     async def close(self) -> None:
         """Stop; runs at work are given back, for others to take over."""
