@@ -206,9 +206,7 @@ async def _waits_for(site: Site, run_id: str) -> list[StoredRequest] | None:
     return [stored async for stored in all_requests(store, RequestQuery(run_id=run_id))]
 
 
-def _questions(
-    site: Site, person: Reviewer, story: Story, left: list[StoredRequest]
-) -> list[Said]:
+def _questions(site: Site, person: Reviewer, story: Story, left: list[StoredRequest]) -> list[Said]:
     """Return how somebody is asked what they were not asked yet, and that the run waits."""
     shown = [s for s in (site.visibility.shown(person, one) for one in left) if s is not None]
     asked = [story.question(person, one) for one in shown if one.request_id not in story.shown]

@@ -177,7 +177,9 @@ class _Talk:
             workflow, inputs = message.get("workflow"), message.get("inputs", {})
             run_id = message.get("run_id")
             if not isinstance(workflow, str) or not isinstance(inputs, dict):
-                await self._refuse_nonsense("start takes `workflow`, a name, and `inputs`, an object")
+                await self._refuse_nonsense(
+                    "start takes `workflow`, a name, and `inputs`, an object"
+                )
             elif not (run_id is None or isinstance(run_id, str)):
                 await self._refuse_nonsense("`run_id` is text")
             else:

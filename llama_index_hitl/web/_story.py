@@ -287,9 +287,7 @@ async def _shown(site: Site, person: Reviewer, event: FeedEvent) -> StoredReques
     return None if stored is None else site.visibility.shown(person, stored)
 
 
-def _about(
-    site: Site, person: Reviewer, event: FeedEvent, shown: StoredRequest
-) -> dict[str, Any]:
+def _about(site: Site, person: Reviewer, event: FeedEvent, shown: StoredRequest) -> dict[str, Any]:
     return {
         "request_id": shown.request_id,
         "run_id": event.run_id,

@@ -13,9 +13,10 @@ require("fastapi", extra="web", purpose="the web inbox")
 
 from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
+from llama_index_hitl.web import _chat, _failures, _sockets, _streams  # noqa: E402
 from llama_index_hitl.web._hub import Hub  # noqa: E402
 from llama_index_hitl.web._site import Site  # noqa: E402
-from llama_index_hitl.web._worker import Worker  # noqa: E402
+from llama_index_hitl.web._worker import StartsWorker, Worker  # noqa: E402
 from llama_index_hitl.web.visibility import Visibility  # noqa: E402
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ def create_app(
         clock: Where the time comes from; give the runner's.
     """
     hub = Hub(runner.store)
-    worker = Worker(runner, works=works)
+    runner.add_watch(hub.overhear)
+    worker = Worker(runner, works=works, ring=hub.ring)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        worker.start()
         try:
             yield
         finally:
@@ -66,4 +69,8 @@ def create_app(
         clock=clock,
         title=title,
     )
+    for module in (_streams, _sockets, _chat):
+        app.include_router(module.router)
+    _failures.install(app)
+    app.add_middleware(StartsWorker, worker=worker)
     return app
