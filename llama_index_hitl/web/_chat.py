@@ -26,7 +26,6 @@ from llama_index_hitl.stores.paging import all_requests
 from llama_index_hitl.stores.protocol import Cursor, RequestQuery, RunStatus, StoredRequest
 from llama_index_hitl.web._answering import answer
 from llama_index_hitl.web._begin import begin_run
-from llama_index_hitl.web._limits import open_stream
 from llama_index_hitl.web._site import Site, site_of
 from llama_index_hitl.web._sockets import receipt_data
 from llama_index_hitl.web._story import Pause, Said, Story, Told, whole_feed
@@ -150,7 +149,7 @@ async def _stream(
     story = Story(site, who, run_id)
     place = await _place(site, story, receipt) if receipt is not None or given else None
     told = _until_people_are_needed(site, who, story, opening, given or place)
-    return EventStream(told, held=open_stream(site, person))
+    return EventStream(told, held=site.streams.opened(person))
 
 
 async def _place(site: Site, story: Story, receipt: Receipt | None) -> Cursor | None:

@@ -45,8 +45,6 @@ from llama_index_hitl.stores.protocol import Cursor
 from llama_index_hitl.web._answering import answer, seen
 from llama_index_hitl.web._begin import begin_run
 from llama_index_hitl.web._failures import failure_of
-from llama_index_hitl.web._guards import same_origin
-from llama_index_hitl.web._limits import open_stream
 from llama_index_hitl.web._site import Site, site_of
 from llama_index_hitl.web._story import Said, Story, seen_run
 from llama_index_hitl.web._streams import checked_place, json_of
@@ -86,9 +84,6 @@ async def start_socket(socket: WebSocket) -> None:
 
 
 async def _served(socket: WebSocket, run_id: str | None, after: str | None) -> None:
-    if not same_origin(socket):
-        await socket.close()  # before it is accepted: the answer is 403
-        return
     await socket.accept()
     talk = _Talk(socket, site_of(socket))
     try:
@@ -122,7 +117,7 @@ class _Talk:
             NotSignedIn: Nobody knows them.
             TooMany: They have too many streams open.
         """
-        return open_stream(self._site, await self.who())
+        return self._site.streams.opened(await self.who())
 
     async def go_on(self, run_id: str | None, after: str | None) -> None:
         """Talk about a run, until it is over or somebody leaves.

@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from llama_index_hitl.errors import HitlError
 
 if TYPE_CHECKING:
@@ -147,22 +145,3 @@ def _told(error: Exception) -> str:
         trace = trace.tb_next
     where = "" if trace is None else f", {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
     return f"{type(error).__name__}{where}"
-
-
-class StartsWorker:
-    """Starts the worker with the first request: a mounted application is not told that it begins.
-
-    Args:
-        app: The application.
-        worker: Its worker.
-    """
-
-    def __init__(self, app: ASGIApp, worker: Worker) -> None:
-        self._app = app
-        self._worker = worker
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve."""
-        if scope["type"] in ("http", "websocket"):
-            self._worker.start()
-        await self._app(scope, receive, send)

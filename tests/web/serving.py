@@ -191,7 +191,5 @@ async def main(store_url: str, *options: str) -> None:
     await store.close()
 
 
-
-
 if __name__ == "__main__":
     asyncio.run(main(*sys.argv[1:]))
