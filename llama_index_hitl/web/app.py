@@ -14,7 +14,14 @@ require("fastapi", extra="web", purpose="the web inbox")
 
 from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
-from llama_index_hitl.web import _failures, _link_pages, _sign_in, _streams  # noqa: E402
+from llama_index_hitl.web import (  # noqa: E402
+    _chat,
+    _failures,
+    _link_pages,
+    _sign_in,
+    _sockets,
+    _streams,
+)
 from llama_index_hitl.web._api import api  # noqa: E402
 from llama_index_hitl.web._guards import GuardedApplication  # noqa: E402
 from llama_index_hitl.web._hub import Hub  # noqa: E402
@@ -32,7 +39,14 @@ if TYPE_CHECKING:
     from llama_index_hitl.web.links import AnswerLinks
     from llama_index_hitl.web.people import Authenticate
 
-_ROUTERS = (_streams.router, start.router, runs.router, audit.router)
+_ROUTERS = (
+    _streams.router,
+    _sockets.router,
+    _chat.router,
+    start.router,
+    runs.router,
+    audit.router,
+)
 
 
 def create_app(
