@@ -13,13 +13,14 @@ from workflows.handler import WorkflowHandler
 
 from llama_index_hitl import _entries
 from llama_index_hitl._codec import serializer_for
-from llama_index_hitl._drive import Halt, Watch, drive
+from llama_index_hitl._drive import Halt, drive
 from llama_index_hitl._grantbook import StoredGrants
 from llama_index_hitl._lease import Lease, without_bytes
 from llama_index_hitl._models_of_code import check_with_models
 from llama_index_hitl._outbox import Outbox, persistently
 from llama_index_hitl._parking import Parking, load_parked
 from llama_index_hitl._upstream import is_live
+from llama_index_hitl._watches import Watches
 from llama_index_hitl.audit import AuditKind
 from llama_index_hitl.clock import Clock, using_clock
 from llama_index_hitl.effects import EffectLedger
@@ -50,7 +51,7 @@ class Advancer:
         clock: Where the time comes from.
         migrations: What makes runs that were paused by older code fit.
         types: Classes of values in runs that the workflow's own code does not name.
-        watch: Is shown the events of the runs.
+        watches: Are shown the events of the runs.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Advancer:
         clock: Clock,
         migrations: Sequence[Migration] = (),
         types: Sequence[type] = (),
-        watch: Watch | None = None,
+        watches: Watches | None = None,
     ) -> None:
         self._store = store
         self._outbox = outbox
@@ -76,7 +77,7 @@ class Advancer:
         self._clock = clock
         self._migrations = migrations
         self._types = types
-        self._watch = watch
+        self._watches = watches
         self._serializer = serializer_for(workflow, types)
 
     def dump_start(self, inputs: dict[str, Any]) -> bytes:
@@ -125,13 +126,21 @@ class Advancer:
         """Store a new run and take it to its first pause."""
         now = self._clock()
         run = replace(run, lease_owner=self._owner, lease_until=now + self._length, attempts=1)
-        started = _entries.run_event(AuditKind.STARTED, run.run_id, now)
+        started = _entries.run_event(AuditKind.STARTED, run.run_id, now, actor=run.started_by)
         # Whoever starts it learns of it only when it has come to its first pause.
         await self._outbox.commit(Commit(run=run, audit=(started,), durable=False))
         lease = Lease(
             self._outbox, replace(run, revision=1), length=self._length, clock=self._clock
         )
         return await self._go(lease, run, None, [], [])
+
+    async def enqueue(self, run: Run) -> Run:
+        """Store a new run that nobody is at work on, for whoever advances it first to begin."""
+        started = _entries.run_event(
+            AuditKind.STARTED, run.run_id, run.created_at, actor=run.started_by
+        )
+        await self._outbox.commit(Commit(run=run, audit=(started,)))
+        return without_bytes(replace(run, revision=1))
 
     async def advance(self, run: Run, messages: Sequence[Message]) -> Run:
         """Claim a run, tell it what it has yet to be told, and take it to its next pause.
@@ -214,7 +223,7 @@ class Advancer:
         except Exception as error:  # noqa: BLE001 - such as a start event that lacks a field
             return Halt(error=error)
         halt = await drive(
-            handler, self._serializer, clock=self._clock, types=self._types, watch=self._watch
+            handler, self._serializer, clock=self._clock, types=self._types, watches=self._watches
         )
         halt.events.extend(refused)
         return halt

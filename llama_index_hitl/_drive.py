@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from workflows.events import Event
 from workflows.handler import WorkflowHandler
 
 from llama_index_hitl._codec import SnapshotSerializer
 from llama_index_hitl._upstream import result_of, stop, streamed, until_idle
+from llama_index_hitl._watches import Watches
 from llama_index_hitl.clock import Clock
 from llama_index_hitl.errors import NothingAsked
 from llama_index_hitl.models import UNCHECKED
 from llama_index_hitl.snapshots import OpenRequest, PausedRun, parts_of
-
-_LOGGER = logging.getLogger(__name__)
-
-Watch: TypeAlias = Callable[[str, Event], Awaitable[None] | None]
-"""Is shown each event of a run's stream, with the run's id, while it is advanced."""
 
 
 @dataclass
@@ -51,12 +45,12 @@ async def drive(
     *,
     clock: Clock,
     types: Sequence[type] = (),
-    watch: Watch | None = None,
+    watches: Watches | None = None,
 ) -> Halt:
     """Let a run go on until nothing in it can advance, or it ends; then end it in this process."""
     halt = Halt()
     seen: list[Event] = []
-    watching = asyncio.create_task(_show(handler, watch, seen)) if watch is not None else None
+    watching = asyncio.create_task(_show(handler, watches, seen)) if watches else None
     try:
         state = await until_idle(handler)
         if state is None:
@@ -87,13 +81,7 @@ def _paused(taken: dict[str, Any], requests: list[OpenRequest]) -> PausedRun:
     return PausedRun.model_validate({**taken, "requests": plain}, context=UNCHECKED)
 
 
-async def _show(handler: WorkflowHandler, watch: Watch, seen: list[Event]) -> None:
-    """Show the stream to somebody; what they raise is their affair and not the run's."""
+async def _show(handler: WorkflowHandler, watches: Watches, seen: list[Event]) -> None:
     async for event in handler.stream_events(expose_internal=True):
         seen.append(event)
-        try:
-            shown = watch(handler.run_id, event)
-            if inspect.isawaitable(shown):
-                await shown
-        except Exception:
-            _LOGGER.exception("What watches run %s has failed at %s", handler.run_id, type(event))
+        await watches.show(handler.run_id, event)

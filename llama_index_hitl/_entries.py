@@ -183,6 +183,32 @@ def closed(
     )
 
 
+def claimed(
+    run_id: str, request: ReviewRequest, by: str, at: datetime, until: datetime
+) -> AuditEntry:
+    """A person said that they look at a request, or goes on looking at it, until some instant."""
+    return _looked_at(AuditKind.CLAIMED, run_id, request, by, at, until=until.isoformat())
+
+
+def released(run_id: str, request: ReviewRequest, by: str, at: datetime) -> AuditEntry:
+    """A person said that they look at a request no more."""
+    return _looked_at(AuditKind.RELEASED, run_id, request, by, at)
+
+
+def _looked_at(
+    kind: AuditKind, run_id: str, request: ReviewRequest, by: str, at: datetime, **details: str
+) -> AuditEntry:
+    return AuditEntry(
+        kind=kind,
+        run_id=run_id,
+        at=at,
+        request_id=request.request_id,
+        actor=by,
+        digest=request.digest,
+        details=dict(details),
+    )
+
+
 def run_event(
     kind: AuditKind,
     run_id: str,

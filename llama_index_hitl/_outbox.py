@@ -10,7 +10,7 @@ from typing import TypeVar
 from llama_index_hitl._entries import Redact, redacted
 from llama_index_hitl.errors import Conflict
 from llama_index_hitl.models import JsonObject, RequestStatus, ReviewRecord
-from llama_index_hitl.stores.protocol import Commit, Notice, NoticeKind, Store
+from llama_index_hitl.stores.protocol import Commit, Notice, NoticeKind, Store, StoredRequest
 
 T = TypeVar("T")
 
@@ -32,6 +32,12 @@ async def persistently(attempt: Callable[[], Awaitable[T]]) -> T:
     return await attempt()
 
 
+def _unclaimed_if_closed(stored: StoredRequest) -> StoredRequest:
+    if stored.claim is None or stored.record.status is RequestStatus.OPEN:
+        return stored
+    return replace(stored, claim=None)
+
+
 class Outbox:
     """Stores the commits of a runner.
 
@@ -49,9 +55,12 @@ class Outbox:
     async def commit(self, commit: Commit) -> None:
         """Store a change, with what it says about people redacted.
 
+        Nobody looks at a request any more that is closed by it.
+
         Raises:
             Conflict: Somebody else was first.
         """
+        commit = replace(commit, requests=tuple(map(_unclaimed_if_closed, commit.requests)))
         redact = self._redact
         if redact is not None:
             commit = replace(

@@ -173,7 +173,7 @@ class Submitter:
         grants = await self._given(stored, record, answer)
         await self._outbox.commit(
             Commit(
-                requests=(replace(stored, record=record, next_due=next_due(record)),),
+                requests=(_answered(stored, record, by),),
                 messages=(message,),
                 grants=tuple(StoredGrant(grant=grant) for grant in grants),
                 notices=self._outbox.about(
@@ -326,6 +326,14 @@ class Submitter:
         except Conflict:
             return ()
         return rungs
+
+
+def _answered(stored: StoredRequest, record: ReviewRecord, by: Reviewer) -> StoredRequest:
+    """Return a request with an answer taken; whoever gave it looks at it no more."""
+    claim = stored.claim
+    if claim is not None and claim.by == by.id:
+        claim = None
+    return replace(stored, record=record, next_due=next_due(record), claim=claim)
 
 
 def _check(request: ReviewRequest, decision: Decision, at: datetime) -> None:

@@ -139,6 +139,22 @@ class StaleRequest(AnswerRefused):
         self.reason = reason
 
 
+class RequestClosed(StaleRequest):
+    """The request was closed without a decision: withdrawn, or another one took its place.
+
+    Attributes:
+        status: How it was closed.
+        superseded_by: The request that took its place, if one did.
+    """
+
+    def __init__(
+        self, request_id: str, *, reason: str, status: str, superseded_by: str | None = None
+    ) -> None:
+        super().__init__(request_id, reason=reason)
+        self.status = status
+        self.superseded_by = superseded_by
+
+
 class RequestExpired(AnswerRefused):
     """The answer came at or after the deadline; it was not counted."""
 
@@ -640,6 +656,21 @@ class TooMany(HitlError):
     def __init__(self, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class TokenError(HitlError, ValueError):
+    """A named token cannot be made, found or read."""
+
+
+class WeakSecret(HitlError, ValueError):
+    """A secret that signs sessions or links could be guessed. The message does not quote it."""
+
+    def __init__(self, length: int, *, least: int) -> None:
+        super().__init__(
+            f"A secret of {length} characters is too short to sign with; it needs at least "
+            f"{least}, at random. `python -c 'import secrets; print(secrets.token_urlsafe(48))'` "
+            "makes one."
+        )
 
 
 class LinkInvalid(HitlError, ValueError):

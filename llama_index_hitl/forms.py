@@ -27,6 +27,7 @@ from llama_index_hitl.models import (
     Respond,
     Reviewer,
     ReviewRequest,
+    Subject,
     Value,
 )
 
@@ -254,6 +255,7 @@ def parse_answer(
     at: datetime,
     channel: str = "api",
     role: str | None = None,
+    shown: Subject | None = None,
 ) -> Answer:
     """Turn what somebody typed into an answer to this request.
 
@@ -272,6 +274,8 @@ def parse_answer(
         at: When, time zone included.
         channel: Where.
         role: In which role, where it matters.
+        shown: The subject as this person saw it, where some of its values were hidden from them:
+            an edit keeps those, and may not change them. None: they saw it as it is.
 
     Returns:
         The answer, its content checked against the request's schemas.
@@ -283,7 +287,7 @@ def parse_answer(
     kind = _kind(request, form)
     if kind is DecisionKind.APPROVE:
         form = _with_grant(request, form)
-    data = _decision_data(request, kind, form)
+    data = _decision_data(request, kind, form, shown)
     try:
         decision = _DECISIONS.validate_python({**data, "kind": kind.value})
         answer = Answer(
@@ -378,7 +382,7 @@ def _kind(request: ReviewRequest, form: dict[str, Any]) -> DecisionKind:
 
 
 def _decision_data(
-    request: ReviewRequest, kind: DecisionKind, form: Mapping[str, Any]
+    request: ReviewRequest, kind: DecisionKind, form: Mapping[str, Any], shown: Subject | None
 ) -> dict[str, Any]:
     """Collect the fields of one decision; strings become what the schema asks for."""
     data: dict[str, Any] = {}
@@ -386,12 +390,14 @@ def _decision_data(
     fields = {field.name: field for field in fields_of(request, kind)}
     target = {DecisionKind.EDIT: "subject", DecisionKind.RESPOND: "response"}.get(kind)
     collected: JsonObject = {}
+    masks: Mapping[str, _Mask] = {}
     if kind is DecisionKind.EDIT and request.subject is not None:
         collected.update(request.subject.data)
+        masks = {} if shown is None else _masks(request.subject, shown)
     for name, value in _flattened(form, target):
         field = fields.get(name)
         try:
-            parsed = _coerced(value, field)
+            parsed = _read(value, field, masks.get(name))
         except ValueError as error:
             problems.append(FieldProblem(name, str(error)))
             continue
@@ -411,6 +417,47 @@ def _decision_data(
     if target is not None and target not in data and (collected or given):
         data[target] = collected
     return data
+
+
+_Mask: TypeAlias = tuple[JsonValue, JsonValue]
+"""A value as somebody saw it, with a part of it hidden, and as it is."""
+
+
+def _masks(stored: Subject, shown: Subject) -> dict[str, _Mask]:
+    return {
+        f"subject.{name}": (shown.data.get(name), value)
+        for name, value in stored.data.items()
+        if shown.data.get(name) != value
+    }
+
+
+def _read(value: Any, field: FormField | None, mask: _Mask | None) -> Any:
+    """Read one value that was typed, and put back what was hidden from whoever typed it."""
+    if mask is None:
+        return _coerced(value, field)
+    shown, stored = mask
+    return stored if value == shown else _unmasked(_coerced(value, field), shown, stored)
+
+
+def _unmasked(edited: JsonValue, shown: JsonValue, stored: JsonValue) -> JsonValue:
+    """Return an edited value with the parts that its editor could not see as they are stored.
+
+    Raises:
+        ValueError: They would be changed. What is in a list has no name to know it by, so a list
+            with hidden parts must be left as it is.
+    """
+    if shown == stored:
+        return edited
+    if edited == shown:
+        return stored
+    if isinstance(edited, dict) and isinstance(shown, dict) and isinstance(stored, dict):
+        hidden = {
+            name: _unmasked(edited.get(name, shown.get(name)), shown.get(name), value)
+            for name, value in stored.items()
+            if shown.get(name) != value
+        }
+        return {**edited, **hidden}
+    raise ValueError("a part of this is hidden from you: leave it as it is")
 
 
 def _with_grant(request: ReviewRequest, form: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,20 +16,22 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Literal
 
 from workflows import Workflow
 
 from llama_index_hitl import _entries
 from llama_index_hitl._advance import Advancer
-from llama_index_hitl._drive import Watch
+from llama_index_hitl._claims import DEFAULT_CLAIM, ClaimDesk
 from llama_index_hitl._entries import Redact
 from llama_index_hitl._grant_desk import GrantDesk
 from llama_index_hitl._outbox import Outbox, persistently
 from llama_index_hitl._submit import Receipt, Submission, Submitter
+from llama_index_hitl._watches import Watch, Watches
 from llama_index_hitl.audit import AuditKind, AuditRow
 from llama_index_hitl.authorizers import Action, Authorizer, TrustingAuthorizer
 from llama_index_hitl.clock import Clock, utc_now
@@ -65,6 +67,7 @@ from llama_index_hitl.notifiers import Notifier, deliver
 from llama_index_hitl.policies import why_not_allowed
 from llama_index_hitl.spot_checks import SpotChecks
 from llama_index_hitl.stores.protocol import (
+    Claim,
     Commit,
     Effect,
     NoticeKind,
@@ -132,10 +135,11 @@ class Runner:
         lease: How long a runner that has died is waited for before another takes its run over. It
             is renewed while a run is at work, however long that takes.
         watch: Is shown each event on the stream of a run while it is advanced here, with the run's
-            id.
+            id; `add_watch` adds others.
 
     Attributes:
         store: Where runs wait.
+        clock: Where the time comes from.
         spot_checks: What rules approved and picked to be looked at by people later.
         grants: The standing approvals: list, give and revoke them here.
     """
@@ -157,11 +161,14 @@ class Runner:
         self.store = store
         self._authorizer = authorizer or TrustingAuthorizer()
         self._notifiers = tuple(notifiers or ())
-        self._clock = clock
+        self.clock = clock
+        self._workflows = dict(workflows or {})
+        self._watches = Watches(watch)
         self._outbox = Outbox(store, keeps=notifiers is not None, redact=redact)
         self._submitter = Submitter(store, self._outbox)
         self.spot_checks = SpotChecks(store, self._outbox, authorizer=self._authorizer, clock=clock)
         self.grants = GrantDesk(store, self._outbox, authorizer=self._authorizer, clock=clock)
+        self._claims = ClaimDesk(store, self._outbox, authorizer=self._authorizer, clock=clock)
         owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._advancers = {
             name: Advancer(
@@ -174,10 +181,30 @@ class Runner:
                 clock=clock,
                 migrations=migrations,
                 types=tuple(types),
-                watch=watch,
+                watches=self._watches,
             )
-            for name, workflow in (workflows or {}).items()
+            for name, workflow in self._workflows.items()
         }
+
+    @property
+    def workflows(self) -> Mapping[str, Workflow]:
+        """The workflows that this runner can start and advance, by name; to read only."""
+        return MappingProxyType(self._workflows)
+
+    def add_watch(self, watch: Watch) -> Callable[[], None]:
+        """Show runs to one more watch; those that are taken further from now on.
+
+        A run that others watch already is shown to it from here on. What a watch raises is logged,
+        and harms neither the run nor others who watch.
+
+        Args:
+            watch: Is shown each event on the stream of a run while it is advanced here, with the
+                run's id. One that was added before is not added again.
+
+        Returns:
+            Call it to stop; it is shown nothing from then on.
+        """
+        return self._watches.add(watch)
 
     # ----------------------------------------------------------------- runs
 
@@ -186,6 +213,7 @@ class Runner:
         workflow: str,
         /,
         *,
+        by: Reviewer | str | None = None,
         run_id: str | None = None,
         tags: Iterable[str] = (),
         inputs: Mapping[str, Any] | None = None,
@@ -198,6 +226,7 @@ class Runner:
 
         Args:
             workflow: Name of the workflow.
+            by: Who starts it; it stands in the run and on its audit trail. None: no person.
             run_id: Id to give it; a run that is there already is returned as it is, so a start can
                 be repeated safely. None: a new one.
             tags: Words to find it by.
@@ -212,26 +241,81 @@ class Runner:
             UnserializableState: An input cannot be stored.
             RunExists: The id belongs to a run of another workflow.
         """
-        advancer = self._advancer(workflow)
-        given = advancer.dump_start({**(inputs or {}), **more_inputs})
-        now = self._clock()
-        run = Run(
+        run = self._new_run(workflow, by, run_id, tags, {**(inputs or {}), **more_inputs})
+        try:
+            return await self._advancer(workflow).begin(run)
+        except Conflict:
+            if (known := await self._started_before(run)) is None:
+                raise
+            return known
+
+    async def enqueue(
+        self,
+        workflow: str,
+        /,
+        *,
+        by: Reviewer | str | None = None,
+        run_id: str | None = None,
+        tags: Iterable[str] = (),
+        inputs: Mapping[str, Any] | None = None,
+        **more_inputs: Any,
+    ) -> Run:
+        """Store a run without beginning it: `advance` or `recover` do, in whatever process.
+
+        When this has returned, the run cannot be lost any more.
+
+        Args:
+            workflow: Name of the workflow.
+            by: Who starts it; it stands in the run and on its audit trail. None: no person.
+            run_id: Id to give it; a run that is there already is returned as it is. None: a new
+                one.
+            tags: Words to find it by.
+            inputs: What the workflow's `run` takes, for names that this method has itself.
+            **more_inputs: What the workflow's `run` takes.
+
+        Returns:
+            The run as it is stored: running, and nobody is at work on it yet.
+
+        Raises:
+            UnknownWorkflow: The runner was not given it.
+            UnserializableState: An input cannot be stored.
+            RunExists: The id belongs to a run of another workflow.
+        """
+        run = self._new_run(workflow, by, run_id, tags, {**(inputs or {}), **more_inputs})
+        try:
+            return await self._advancer(workflow).enqueue(run)
+        except Conflict:
+            if (known := await self._started_before(run)) is None:
+                raise
+            return known
+
+    def _new_run(
+        self,
+        workflow: str,
+        by: Reviewer | str | None,
+        run_id: str | None,
+        tags: Iterable[str],
+        inputs: dict[str, Any],
+    ) -> Run:
+        person = Reviewer(id=by) if isinstance(by, str) else by
+        now = self.clock()
+        return Run(
             run_id=run_id or secrets.token_hex(8),
             workflow=workflow,
             status=RunStatus.RUNNING,
             created_at=now,
             updated_at=now,
             tags=tuple(tags),
-            start=given,
+            start=self._advancer(workflow).dump_start(inputs),
+            started_by=None if person is None else person.id,
         )
-        try:
-            return await advancer.begin(run)
-        except Conflict:
-            if (known := await self.store.run(run.run_id)) is None:
-                raise
-            if known.workflow != workflow:
-                raise RunExists(known.run_id, workflow=known.workflow) from None
-            return known
+
+    async def _started_before(self, run: Run) -> Run | None:
+        """Return the run that has the id of one that was to be started."""
+        known = await self.store.run(run.run_id)
+        if known is not None and known.workflow != run.workflow:
+            raise RunExists(known.run_id, workflow=known.workflow) from None
+        return known
 
     async def advance(self, run_id: str) -> Run:
         """Tell a run all that it has yet to be told, and take it to its next pause or its end.
@@ -262,7 +346,7 @@ class Runner:
             if not waiting and run.status is not RunStatus.RUNNING:
                 return replace(run, start=None, snapshot=None, result=None), advanced
             advancer = self._advancer(run.workflow)
-            if run.attempts >= MAX_ATTEMPTS and _lease_is_over(run, self._clock()):
+            if run.attempts >= MAX_ATTEMPTS and _lease_is_over(run, self.clock()):
                 return await self._give_up(run), True
             after = await advancer.advance(run, messages)
             if after.status is not RunStatus.WAITING:
@@ -278,7 +362,7 @@ class Runner:
         failed = replace(
             run,
             status=RunStatus.FAILED,
-            updated_at=self._clock(),
+            updated_at=self.clock(),
             lease_owner=None,
             lease_until=None,
             error={"type": "ProcessDied", "message": message, "traceback": ""},
@@ -315,11 +399,11 @@ class Runner:
             status=RunStatus.RUNNING,
             attempts=0,
             error=None,
-            updated_at=self._clock(),
+            updated_at=self.clock(),
             start=None,
             snapshot=None,
         )
-        entry = _entries.run_event(AuditKind.RETRIED, run_id, self._clock(), actor=person.id)
+        entry = _entries.run_event(AuditKind.RETRIED, run_id, self.clock(), actor=person.id)
         await self._outbox.commit(Commit(run=tried, audit=(entry,)))
         return await self.advance(run_id)
 
@@ -339,7 +423,7 @@ class Runner:
             run = await self._run(run_id)
             if run.status in (RunStatus.FINISHED, RunStatus.CANCELLED):
                 raise RunEnded(run_id, status=run.status, wanted="cancelled")
-            now = self._clock()
+            now = self.clock()
             left = await self._all_open(run_id)
             said = reason or f"{person.id} cancelled the run."
             closed = [
@@ -396,6 +480,7 @@ class Runner:
         workflow: str | None = None,
         status: RunStatus | str | None = None,
         tag: str | None = None,
+        started_by: str | None = None,
         limit: int = 50,
         after: str | None = None,
     ) -> Page[Run]:
@@ -405,6 +490,7 @@ class Runner:
             workflow: Of this workflow only.
             status: With this status only.
             tag: With this tag only.
+            started_by: Started by the person with this id only.
             limit: How many at most, from 1.
             after: The `after` of the page before.
         """
@@ -413,6 +499,7 @@ class Runner:
                 workflow=workflow,
                 status=None if status is None else RunStatus(status),
                 tag=tag,
+                started_by=started_by,
                 limit=limit,
                 after=after,
             )
@@ -570,7 +657,7 @@ class Runner:
 
     async def _answer(self, submission: Submission, by: Reviewer | str, channel: str) -> Receipt:
         stored = await self._submitter.stored(submission.request_id)
-        at = self._clock()
+        at = self.clock()
         try:
             person = await self._vouched(by, Action.ANSWER, stored.run_id, stored.record.request)
             if isinstance(submission.decision, Approve) and submission.decision.grant is not None:
@@ -602,7 +689,39 @@ class Runner:
         """
         stored = await self._submitter.stored(request_id)
         person = await self._vouched(by, Action.WITHDRAW, stored.run_id, stored.record.request)
-        await self._submitter.withdraw(request_id, by=person, at=self._clock(), reason=reason)
+        await self._submitter.withdraw(request_id, by=person, at=self.clock(), reason=reason)
+
+    async def claim(
+        self, request_id: str, *, by: Reviewer | str, lease: timedelta = DEFAULT_CLAIM
+    ) -> Claim:
+        """Say that somebody looks at an open request, so that others look at something else.
+
+        It binds nobody: whoever may answer still may, and the first valid answer wins. It ends by
+        itself, with the request, or when this person answers.
+
+        Args:
+            request_id: The request.
+            by: Who looks at it. Again by the same person: their claim is renewed.
+            lease: How long it counts, from now.
+
+        Raises:
+            UnknownRequest: There is none with that id.
+            AlreadyClaimed: Somebody else is looking at it.
+            NotAllowed: They may not answer it, or have, or the authorizer does not let them.
+            InvalidTransition: It is closed.
+            ValueError: `lease` is not longer than nothing.
+        """
+        return await self._claims.claim(request_id, by=by, lease=lease)
+
+    async def release(self, request_id: str, *, by: Reviewer | str) -> None:
+        """Say that somebody looks at a request no more; nothing happens if they do not.
+
+        Raises:
+            UnknownRequest: There is none with that id.
+            AlreadyClaimed: Somebody else is looking at it, and theirs it is to release.
+            NotAllowed: The authorizer does not let this person.
+        """
+        await self._claims.release(request_id, by=by)
 
     # ----------------------------------------------------------------- effects
 
@@ -630,7 +749,7 @@ class Runner:
             raise UnknownEffect(key)
         run = await self._run(found.run_id)
         person = await self._vouched(by, Action.SETTLE, found.run_id)
-        now = self._clock()
+        now = self.clock()
         settled = replace(found, status="done" if happened else "undone", at=now)
         if happened:
             settled = replace(settled, result=self._advancer(run.workflow).dump_result(result))
@@ -655,7 +774,7 @@ class Runner:
         Args:
             now: The present instant; by default the clock's.
         """
-        now = now or self._clock()
+        now = now or self.clock()
         done: list[Due] = []
         while batch := await self.store.due(now, limit=_BATCH):
             before = len(done)
@@ -679,7 +798,7 @@ class Runner:
         left: set[str] = set()
         limit = _BATCH
         while True:
-            ready = await self.store.ready(self._clock(), limit=limit)
+            ready = await self.store.ready(self.clock(), limit=limit)
             todo = [run_id for run_id in ready if run_id not in left]
             if not todo:
                 if len(ready) < limit:
@@ -705,7 +824,7 @@ class Runner:
         A notifier that fails is tried again, later and later; nothing is dropped.
         """
         told = 0
-        while count := await deliver(self.store, self._notifiers, clock=self._clock):
+        while count := await deliver(self.store, self._notifiers, clock=self.clock):
             told += count
         return told
 

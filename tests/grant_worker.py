@@ -27,7 +27,7 @@ def book_of(runner: Runner, run_id: str) -> StoredGrants:
         run_id,
         workflow="bank",
         owner=run_id,
-        clock=runner._clock,
+        clock=runner.clock,
     )
 
 

@@ -347,7 +347,7 @@ class Book:
 
     def __init__(self, runner: Any, run_id: str) -> None:
         self._book = StoredGrants(
-            runner.store, runner._outbox, run_id, workflow="bank", owner="me", clock=runner._clock
+            runner.store, runner._outbox, run_id, workflow="bank", owner="me", clock=runner.clock
         )
 
     async def use(self, amount: Any, *, key: str) -> Any:

@@ -178,13 +178,15 @@ def stored_request(
     with _readable(f"Request {request_id}"):
         # Digests were checked before it was stored, and are again when an answer comes.
         found = ReviewRecord.model_validate_json(record, context=UNCHECKED)
-    claimed = claimed_by is not None and claimed_until is not None
+    claim = None
+    if claimed_by is not None and claimed_until is not None:
+        claim = Claim(by=claimed_by, until=instant_of(claimed_until))
     return StoredRequest(
         run_id=run_id,
         record=found,
         revision=revision,
         next_due=optional_instant_of(next_due),
-        claim=Claim(by=claimed_by, until=instant_of(claimed_until)) if claimed else None,
+        claim=claim,
     )
 
 

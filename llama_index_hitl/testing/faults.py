@@ -24,14 +24,15 @@ When: TypeAlias = Literal["before", "after"]
 class Point(StrEnum):
     """A commit, by what it stores.
 
-    `start` a new run; `claim` a lease on one, or that it lasts longer; `park`, `finish` and `fail`
-    where a run has come to; `retry` that a failed one is tried again; `give_back` a lease of
-    somebody who was told to stop; `cancel` the end of a run; `answer`, `withdraw` and `sweep` what
-    happens to one request; `refuse` an answer that was not taken; `effect_begun` and `effect_done`,
-    on both sides of an effect, the latter also where a standing approval is used; `settle` what
-    somebody has found out about one; `notify` that somebody is about to be told something, `told`
-    that they were; `audit` a row of the audit trail, and a standing approval that is given without
-    a request, or revoked.
+    `start` a new run, begun or not; `claim` a lease on one, or that it lasts longer; `park`,
+    `finish` and `fail` where a run has come to; `retry` that a failed one is tried again;
+    `give_back` a lease of somebody who was told to stop; `cancel` the end of a run; `answer`,
+    `withdraw` and `sweep` what happens to one request; `look` who is looking at one; `refuse` an
+    answer that was not taken; `effect_begun` and `effect_done`, on both sides of an effect, the
+    latter also where a standing approval is used; `settle` what somebody has found out about one;
+    `notify` that somebody is about to be told something, `told` that they were; `progress` what a
+    run has said; `audit` a row of the audit trail, and a standing approval that is given without a
+    request, or revoked.
     """
 
     START = "start"
@@ -45,12 +46,14 @@ class Point(StrEnum):
     ANSWER = "answer"
     WITHDRAW = "withdraw"
     SWEEP = "sweep"
+    LOOK = "look"
     REFUSE = "refuse"
     EFFECT_BEGUN = "effect_begun"
     EFFECT_DONE = "effect_done"
     SETTLE = "settle"
     NOTIFY = "notify"
     TOLD = "told"
+    PROGRESS = "progress"
     AUDIT = "audit"
 
 
@@ -74,6 +77,8 @@ def point_of(commit: Commit) -> Point:
         return _point_of_run(commit.run, said)
     if commit.messages:
         return _POINT_OF_MESSAGE[commit.messages[0].kind]
+    if said & {AuditKind.CLAIMED, AuditKind.RELEASED}:
+        return Point.LOOK
     if commit.requests:
         return Point.SWEEP  # a reminder: the request has moved, and its run is told nothing
     if commit.effects:
@@ -85,6 +90,8 @@ def point_of(commit: Commit) -> Point:
         return Point.TOLD
     if commit.notices:
         return Point.NOTIFY
+    if commit.progress:
+        return Point.PROGRESS
     return Point.REFUSE if AuditKind.REFUSED in said else Point.AUDIT
 
 

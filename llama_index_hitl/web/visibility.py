@@ -11,6 +11,8 @@ from pydantic import JsonValue
 from llama_index_hitl.authorizers import Action
 from llama_index_hitl.models import (
     ROLE_PREFIX,
+    Answer,
+    Edit,
     JsonObject,
     Reviewer,
     ReviewRequest,
@@ -97,7 +99,13 @@ class Visibility:
         return theirs or self.is_admin(person)
 
     def hidden_fields(self, person: Reviewer, request: ReviewRequest) -> Collection[str]:
-        """Return the fields of the subject that somebody may not see, as dotted paths; none."""
+        """Return the fields of the subject that somebody may not see, as dotted paths; none.
+
+        A path goes through lists to each of their items. What is hidden here is hidden in the
+        subject, in the revision before it, in edits of it, in the audit trail, and in what a run
+        came to. The title, the body, evidence and words of people are shown as they are: do not
+        put there what must be hidden.
+        """
         return ()
 
     def shown(self, person: Reviewer, stored: StoredRequest) -> StoredRequest | None:
@@ -118,7 +126,8 @@ def entries_for(person: Reviewer) -> frozenset[str]:
 
 
 def _without(stored: StoredRequest, hidden: frozenset[str]) -> StoredRequest:
-    request = stored.record.request
+    record = stored.record
+    request = record.request
     changes: dict[str, Any] = {}
     if request.rule is not None and request.rule.shadow is not None:
         changes["rule"] = None
@@ -127,11 +136,15 @@ def _without(stored: StoredRequest, hidden: frozenset[str]) -> StoredRequest:
             subject = getattr(request, name)
             if subject is not None:
                 changes[name] = masked(subject, hidden)
+        changes["approvals"] = tuple(
+            approval.model_copy(update={"answers": _masked_answers(approval.answers, hidden)})
+            for approval in request.approvals
+        )
     if not changes:
         return stored
     shown = request.model_copy(update=changes)  # the digest stays that of what is stored
-    record = stored.record.model_copy(update={"request": shown})
-    return replace(stored, record=record)
+    answers = _masked_answers(record.answers, hidden)
+    return replace(stored, record=record.model_copy(update={"request": shown, "answers": answers}))
 
 
 def masked(subject: Subject, hidden: Collection[str]) -> Subject:
@@ -139,11 +152,30 @@ def masked(subject: Subject, hidden: Collection[str]) -> Subject:
     return subject.model_copy(update={"data": _masked(subject.data, hidden, "")})
 
 
-def _masked(data: JsonObject, hidden: Collection[str], prefix: str) -> JsonObject:
-    def value_of(name: str, value: JsonValue) -> JsonValue:
-        path = f"{prefix}{name}"
-        if path in hidden:
-            return HIDDEN
-        return _masked(value, hidden, f"{path}.") if isinstance(value, dict) else value
+def masked_answer(answer: Answer, hidden: Collection[str]) -> Answer:
+    """Return an answer likewise: an edit holds the whole subject."""
+    if not hidden or not isinstance(answer.decision, Edit):
+        return answer
+    data = _masked(answer.decision.subject, hidden, "")
+    decision = answer.decision.model_copy(update={"subject": data})
+    return answer.model_copy(update={"decision": decision})
 
-    return {name: value_of(name, value) for name, value in data.items()}
+
+def _masked_answers(answers: Iterable[Answer], hidden: Collection[str]) -> tuple[Answer, ...]:
+    return tuple(masked_answer(answer, hidden) for answer in answers)
+
+
+def _masked(data: JsonObject, hidden: Collection[str], prefix: str) -> JsonObject:
+    return {
+        name: HIDDEN if f"{prefix}{name}" in hidden else _below(value, hidden, f"{prefix}{name}.")
+        for name, value in data.items()
+    }
+
+
+def _below(value: JsonValue, hidden: Collection[str], prefix: str) -> JsonValue:
+    """Hide fields of what a value is made of; a path goes through lists to each of their items."""
+    if isinstance(value, dict):
+        return _masked(value, hidden, prefix)
+    if isinstance(value, list):
+        return [_below(item, hidden, prefix) for item in value]
+    return value
