@@ -337,7 +337,9 @@ ON_THE_DESK = (
         {"topic": "the release notes of version 2.4", "content": _RELEASE},
         by="priya",
         asked=_ago(hours=20),
-        decided=(("maria", _ago(hours=1, minutes=15), Approve(comment="Checked against the log.")),),
+        decided=(
+            ("maria", _ago(hours=1, minutes=15), Approve(comment="Checked against the log.")),
+        ),
     ),
     Waiting(
         "code-greeting",

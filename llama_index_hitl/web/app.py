@@ -14,6 +14,7 @@ require("fastapi", extra="web", purpose="the web inbox")
 
 from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
+from llama_index_hitl.web import _failures, _streams  # noqa: E402
 from llama_index_hitl.web._guards import GuardedApplication  # noqa: E402
 from llama_index_hitl.web._hub import Hub  # noqa: E402
 from llama_index_hitl.web._pages import Assets  # noqa: E402
@@ -25,8 +26,12 @@ from llama_index_hitl.web.tokens import NamedTokens  # noqa: E402
 from llama_index_hitl.web.visibility import Visibility  # noqa: E402
 
 if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
     from llama_index_hitl.runner import Runner
     from llama_index_hitl.web.people import Authenticate
+
+_ROUTERS = (_streams.router,)
 
 
 def create_app(
@@ -74,18 +79,20 @@ def create_app(
         sign_in = SignIn(authenticate, secrets, length=session_length, limits=limits, clock=clock)
         authenticate = sign_in
     hub = Hub(runner.store)
-    worker = Worker(runner, works=works)
+    worker = Worker(runner, works=works, ring=hub.ring)
+    unwatch = runner.add_watch(hub.overhear)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            unwatch()
             await hub.close()
             await worker.close()
 
     # Their pages of documentation load scripts from elsewhere.
-    app = GuardedApplication(title=title, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = _Application(title=title, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.site = Site(
         runner=runner,
         authenticate=authenticate,
@@ -99,5 +106,17 @@ def create_app(
         sign_in=sign_in,
         allowed_hosts=None if allowed_hosts is None else frozenset(allowed_hosts),
     )
+    for router in _ROUTERS:
+        app.include_router(router)
     app.mount("/static", Assets(), name="static")
+    _failures.install(app)
     return app
+
+
+class _Application(GuardedApplication):
+    """An application that begins to work with the first request, wherever it is mounted."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            self.state.site.worker.start()
+        await super().__call__(scope, receive, send)

@@ -107,9 +107,7 @@ def _part(name: str, value: JsonValue, field: FormField | None) -> Part:
     if isinstance(value, str) and "\n" in value and (field is None or field.widget == "text"):
         field = FormField(name=name, label=name, widget="markdown")
     label = name.replace("_", " ").capitalize()
-    return Part(
-        label=label, body=_markup.value(value, field), short=_markup.is_short(value, field)
-    )
+    return Part(label=label, body=_markup.value(value, field), short=_markup.is_short(value, field))
 
 
 def _fields(model: type[BaseModel]) -> dict[str, FormField]:

@@ -125,7 +125,9 @@ def moments(
 
 
 def _said(event: FeedEvent) -> Moment:
-    words = visible(str(event.data.get("message") or event.data.get("type") or "Something happened"))
+    words = visible(
+        str(event.data.get("message") or event.data.get("type") or "Something happened")
+    )
     return Moment(cursor=event.cursor, kind=PROGRESS, at=event.at, words=words)
 
 

@@ -186,7 +186,9 @@ async def _live(site: Site, person: Reviewer, run_id: str) -> Live:
     }
     now = site.clock()
     still_open = [stored for stored in requests if stored.record.status is RequestStatus.OPEN]
-    asked = [summary_of(shown[s.request_id], person, now) for s in still_open if s.request_id in shown]
+    asked = [
+        summary_of(shown[s.request_id], person, now) for s in still_open if s.request_id in shown
+    ]
     happened = moments(feed, await site.runner.history(run_id), shown)
 
     def may(action: Action) -> bool:
@@ -241,9 +243,7 @@ async def _row(site: Site, person: Reviewer, run: Run) -> RunRow | None:
     return RunRow(run=run_view(run), about=_about(shown), asks_you=asks)
 
 
-async def seen(
-    site: Site, person: Reviewer, run_id: str
-) -> tuple[Run, Sequence[StoredRequest]]:
+async def seen(site: Site, person: Reviewer, run_id: str) -> tuple[Run, Sequence[StoredRequest]]:
     """Return a run that somebody may see, with all its requests, not yet fit for them.
 
     Raises:
