@@ -12,7 +12,6 @@ from workflows import Workflow
 
 from llama_index_hitl import Reviewer
 from llama_index_hitl.models import ReviewRecord
-from llama_index_hitl.progress import keep_progress
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import MemoryStore, Store
 from llama_index_hitl.web import NamedTokens, create_app
