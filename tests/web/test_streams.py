@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving import as_person, by_header, serving
+from serving import by_header, serving
 from talks import all_of, listening, runner_of, until
 
 from llama_index_hitl import Approve
@@ -14,12 +14,11 @@ async def test_smoke():
     runner = runner_of(MemoryStore())
     app = create_app(runner, authenticate=by_header)
     run = await runner.start("essay", by="bob", topic="tides")
-    async with serving(app) as url:
-        async with listening(url, f"/api/runs/{run.run_id}/events") as events:
-            first = await until(events, "input_required")
-            print(*first, sep="\n")
-            await runner.answer(first[-1].data["request_id"], Approve(), by="alice")
-            app.state.site.worker.nudge(run.run_id)
-            rest = await all_of(events)
-            print(*rest, sep="\n")
+    async with serving(app) as url, listening(url, f"/api/runs/{run.run_id}/events") as events:
+        first = await until(events, "input_required")
+        print(*first, sep="\n")
+        await runner.answer(first[-1].data["request_id"], Approve(), by="alice")
+        app.state.site.worker.nudge(run.run_id)
+        rest = await all_of(events)
+        print(*rest, sep="\n")
     assert rest[-1].name == "final_result"
