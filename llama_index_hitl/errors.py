@@ -8,6 +8,7 @@ that it is closed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL
 from typing import ClassVar
 
 
@@ -137,6 +138,22 @@ class StaleRequest(AnswerRefused):
             request_id=request_id,
         )
         self.reason = reason
+
+
+class RequestClosed(StaleRequest):
+    """The request was closed without a decision: withdrawn, or another one took its place.
+
+    Attributes:
+        status: How it was closed.
+        superseded_by: The request that took its place, if one did.
+    """
+
+    def __init__(
+        self, request_id: str, *, reason: str, status: str, superseded_by: str | None = None
+    ) -> None:
+        super().__init__(request_id, reason=reason)
+        self.status = status
+        self.superseded_by = superseded_by
 
 
 class RequestExpired(AnswerRefused):
@@ -642,6 +659,21 @@ class TooMany(HitlError):
         self.retry_after = retry_after
 
 
+class TokenError(HitlError, ValueError):
+    """A named token cannot be made, found or read."""
+
+
+class WeakSecret(HitlError, ValueError):
+    """A secret that signs sessions or links could be guessed. The message does not quote it."""
+
+    def __init__(self, length: int, *, least: int) -> None:
+        super().__init__(
+            f"A secret of {length} characters is too short to sign with; it needs at least "
+            f"{least}, at random. `python -c 'import secrets; print(secrets.token_urlsafe(48))'` "
+            "makes one."
+        )
+
+
 class LinkInvalid(HitlError, ValueError):
     """A link that was sent to a person is not, or is no longer, good for an answer."""
 
@@ -657,3 +689,23 @@ class InvalidStart(HitlError, ValueError):
         self.problems = tuple(problems)
         said = "; ".join(f"{p.field}: {p.message}" if p.field else p.message for p in self.problems)
         super().__init__(f"The run was not started: {said}.")
+
+
+class CannotListen(HitlError, OSError):
+    """A server cannot take connections at an address.
+
+    Attributes:
+        host: The address.
+        port: The port.
+    """
+
+    def __init__(self, host: str, port: int, cause: Exception) -> None:
+        known = cause.errno if isinstance(cause, OSError) else None
+        reason, hint = {
+            EADDRINUSE: ("is in use", "Stop what is there, or choose another one with --port."),
+            EACCES: ("may not be used by you", "Choose one above 1023 with --port."),
+            EADDRNOTAVAIL: ("is not of this machine", "Give one that is, such as 127.0.0.1."),
+        }.get(known or 0, ("cannot be used", str(cause)))
+        super().__init__(f"{host}, port {port}, {reason}. {hint}")
+        self.host = host
+        self.port = port

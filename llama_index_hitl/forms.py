@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -27,8 +27,12 @@ from llama_index_hitl.models import (
     Respond,
     Reviewer,
     ReviewRequest,
+    Subject,
     Value,
 )
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError as SchemaProblem
 
 Widget: TypeAlias = Literal[
     "text", "textarea", "markdown", "code", "integer", "number", "boolean", "choice", "json"
@@ -97,7 +101,8 @@ def fields_of(request: ReviewRequest, kind: DecisionKind) -> tuple[FormField, ..
         case DecisionKind.REVISE:
             own = [FormField(name="feedback", label="Feedback", widget="textarea", required=True)]
         case DecisionKind.EDIT if request.subject is not None:
-            own = _schema_fields("subject", request.subject.json_schema, request.subject.data)
+            subject = request.subject
+            own = list(fields_of_schema(subject.json_schema, prefix="subject", data=subject.data))
         case DecisionKind.RESPOND:
             own = _response_fields(request.response_schema or {})
         case DecisionKind.ESCALATE:
@@ -147,22 +152,39 @@ def grant_fields_of(request: ReviewRequest) -> tuple[FormField, ...]:
     )
 
 
+def fields_of_schema(
+    schema: JsonObject, *, prefix: str = "", data: JsonObject | None = None
+) -> tuple[FormField, ...]:
+    """Return what has to be typed for an object of some JSON schema, one field for each property.
+
+    Args:
+        schema: The schema; without properties there are no fields, unless `data` has some.
+        prefix: What the names of the fields begin with, before a dot.
+        data: The present values, to start from; those that the schema does not know come last.
+    """
+    data = data or {}
+    properties = cast("Mapping[str, JsonObject]", schema.get("properties") or {})
+    required = cast("list[str]", schema.get("required") or [])
+    known = (
+        _field(_path(prefix, name), name, sub, schema, data.get(name), required=name in required)
+        for name, sub in properties.items()
+    )
+    extra = (
+        _field(_path(prefix, name), name, {}, schema, data[name])
+        for name in data
+        if name not in properties
+    )
+    return (*known, *extra)
+
+
 def _response_fields(schema: JsonObject) -> list[FormField]:
     if schema.get("type") == "object" and schema.get("properties"):
-        return _schema_fields("response", schema, {})
+        return list(fields_of_schema(schema, prefix="response"))
     return [_field("response", "Response", schema, schema, None, required=True)]
 
 
-def _schema_fields(prefix: str, schema: JsonObject, data: JsonObject) -> list[FormField]:
-    properties = cast("Mapping[str, JsonObject]", schema.get("properties") or {})
-    required = cast("list[str]", schema.get("required") or [])
-    extra = [name for name in data if name not in properties]
-    fields = [
-        _field(f"{prefix}.{name}", name, sub, schema, data.get(name), required=name in required)
-        for name, sub in properties.items()
-    ]
-    fields += [_field(f"{prefix}.{name}", name, {}, schema, data[name]) for name in extra]
-    return fields
+def _path(*parts: object) -> str:
+    return ".".join(str(part) for part in parts if part != "")
 
 
 def _field(
@@ -233,6 +255,7 @@ def parse_answer(
     at: datetime,
     channel: str = "api",
     role: str | None = None,
+    shown: Subject | None = None,
 ) -> Answer:
     """Turn what somebody typed into an answer to this request.
 
@@ -251,6 +274,8 @@ def parse_answer(
         at: When, time zone included.
         channel: Where.
         role: In which role, where it matters.
+        shown: The subject as this person saw it, where some of its values were hidden from them:
+            an edit keeps those, and may not change them. None: they saw it as it is.
 
     Returns:
         The answer, its content checked against the request's schemas.
@@ -262,7 +287,7 @@ def parse_answer(
     kind = _kind(request, form)
     if kind is DecisionKind.APPROVE:
         form = _with_grant(request, form)
-    data = _decision_data(request, kind, form)
+    data = _decision_data(request, kind, form, shown)
     try:
         decision = _DECISIONS.validate_python({**data, "kind": kind.value})
         answer = Answer(
@@ -276,6 +301,9 @@ def parse_answer(
         )
     except ValidationError as error:
         raise InvalidAnswer(request.request_id, problems_of(error, strip=(kind.value,))) from None
+    if shown is not None and not isinstance(answer.decision, Edit):
+        # A limit on what is hidden, taken or refused, would tell how large it is.
+        request = request.model_copy(update={"subject": shown})
     check_decision(request, answer.decision, at=at)
     return answer
 
@@ -316,7 +344,14 @@ def json_in(text: str) -> JsonValue:
         ValueError: It is no JSON, or says two things about one field, of which the last would win.
         RecursionError: It is nested too deeply.
     """
-    return cast("JsonValue", json.loads(text, object_pairs_hook=_each_once))
+    return cast(
+        "JsonValue",
+        json.loads(text, object_pairs_hook=_each_once, parse_constant=_refuse_constant),
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -350,7 +385,7 @@ def _kind(request: ReviewRequest, form: dict[str, Any]) -> DecisionKind:
 
 
 def _decision_data(
-    request: ReviewRequest, kind: DecisionKind, form: Mapping[str, Any]
+    request: ReviewRequest, kind: DecisionKind, form: Mapping[str, Any], shown: Subject | None
 ) -> dict[str, Any]:
     """Collect the fields of one decision; strings become what the schema asks for."""
     data: dict[str, Any] = {}
@@ -358,12 +393,14 @@ def _decision_data(
     fields = {field.name: field for field in fields_of(request, kind)}
     target = {DecisionKind.EDIT: "subject", DecisionKind.RESPOND: "response"}.get(kind)
     collected: JsonObject = {}
+    masks: Mapping[str, _Mask] = {}
     if kind is DecisionKind.EDIT and request.subject is not None:
         collected.update(request.subject.data)
+        masks = {} if shown is None else _masks(request.subject, shown)
     for name, value in _flattened(form, target):
         field = fields.get(name)
         try:
-            parsed = _coerced(value, field)
+            parsed = _read(value, field, masks.get(name))
         except ValueError as error:
             problems.append(FieldProblem(name, str(error)))
             continue
@@ -383,6 +420,47 @@ def _decision_data(
     if target is not None and target not in data and (collected or given):
         data[target] = collected
     return data
+
+
+_Mask: TypeAlias = tuple[JsonValue, JsonValue]
+"""A value as somebody saw it, with a part of it hidden, and as it is."""
+
+
+def _masks(stored: Subject, shown: Subject) -> dict[str, _Mask]:
+    return {
+        f"subject.{name}": (shown.data.get(name), value)
+        for name, value in stored.data.items()
+        if shown.data.get(name) != value
+    }
+
+
+def _read(value: Any, field: FormField | None, mask: _Mask | None) -> Any:
+    """Read one value that was typed, and put back what was hidden from whoever typed it."""
+    if mask is None:
+        return _coerced(value, field)
+    shown, stored = mask
+    return stored if value == shown else _unmasked(_coerced(value, field), shown, stored)
+
+
+def _unmasked(edited: JsonValue, shown: JsonValue, stored: JsonValue) -> JsonValue:
+    """Return an edited value with the parts that its editor could not see as they are stored.
+
+    Raises:
+        ValueError: They would be changed. What is in a list has no name to know it by, so a list
+            with hidden parts must be left as it is.
+    """
+    if shown == stored:
+        return edited
+    if edited == shown:
+        return stored
+    if isinstance(edited, dict) and isinstance(shown, dict) and isinstance(stored, dict):
+        hidden = {
+            name: _unmasked(edited.get(name, shown.get(name)), shown.get(name), value)
+            for name, value in stored.items()
+            if shown.get(name) != value
+        }
+        return {**edited, **hidden}
+    raise ValueError("a part of this is hidden from you: leave it as it is")
 
 
 def _with_grant(request: ReviewRequest, form: Mapping[str, Any]) -> dict[str, Any]:
@@ -512,6 +590,43 @@ def _grant_problems(
     ]
 
 
+def parse_form(
+    schema: JsonObject, raw: Mapping[str, Any]
+) -> tuple[JsonObject, tuple[FieldProblem, ...]]:
+    """Turn what somebody typed into the fields of `fields_of_schema(schema)` into an object.
+
+    Values may be strings, as forms send them, or what they mean. An empty input of an optional
+    field that has no text to begin with is as if it were not there.
+
+    Args:
+        schema: JSON schema of the object; one without properties takes any fields.
+        raw: What was typed, by name of the field, without a prefix.
+
+    Returns:
+        The object, and everything that is wrong with it, field by field; it is good for something
+        only if nothing is.
+    """
+    fields = {field.name: field for field in fields_of_schema(schema)}
+    found: JsonObject = {}
+    problems: list[FieldProblem] = []
+    for name, value in raw.items():
+        field = fields.get(name)
+        if value == "" and field is not None and _may_be_empty(field):
+            continue
+        try:
+            found[name] = _coerced(value, field)
+        except ValueError as error:
+            problems.append(FieldProblem(name, str(error)))
+    if not problems:
+        problems += _unknown_fields("", found, schema, {}) if fields else []
+        problems += _schema_problems("", found, schema)
+    return found, tuple(problems)
+
+
+def _may_be_empty(field: FormField) -> bool:
+    return not field.required and not isinstance(field.value, str)
+
+
 def _unknown_fields(
     prefix: str, data: JsonObject, schema: JsonObject, known: JsonObject
 ) -> list[FieldProblem]:
@@ -520,7 +635,7 @@ def _unknown_fields(
     if not isinstance(properties, dict) or schema.get("additionalProperties"):
         return []
     strangers = [name for name in data if name not in properties and name not in known]
-    return [FieldProblem(f"{prefix}.{name}", "there is no such field") for name in strangers]
+    return [FieldProblem(_path(prefix, name), "there is no such field") for name in strangers]
 
 
 def _schema_problems(prefix: str, data: JsonValue, schema: JsonObject) -> list[FieldProblem]:
@@ -537,10 +652,19 @@ def _schema_problems(prefix: str, data: JsonValue, schema: JsonObject) -> list[F
     try:
         return [
             FieldProblem(
-                ".".join([prefix, *(str(part) for part in error.absolute_path)]),
+                _path(prefix, *error.absolute_path, *_missing_in(error)),
                 error.message[:_MESSAGE_LIMIT],
             )
             for error in validator.iter_errors(data)
         ]
     except (Unresolvable, SchemaError, UnknownType) as error:
         return [FieldProblem(prefix, f"this cannot be checked: {error}"[:_MESSAGE_LIMIT])]
+
+
+def _missing_in(error: SchemaProblem) -> tuple[str, ...]:
+    """Return the name of the field that is missing, if that is what is wrong."""
+    if error.validator != "required":
+        return ()
+    # There is one error for each name that is missing, and only its words say which.
+    names = [name for name in error.validator_value if name not in error.instance]
+    return tuple(name for name in names if error.message.startswith(repr(name)))[:1]

@@ -13,6 +13,7 @@ from llama_index_hitl.errors import (
     InvalidAnswer,
     InvalidTransition,
     NotAllowed,
+    RequestClosed,
     RequestExpired,
     StaleRequest,
     UnknownRequest,
@@ -143,7 +144,8 @@ def take_answer(record: ReviewRecord, answer: Answer) -> ReviewRecord:
 
     Raises:
         UnknownRequest: The answer names another request.
-        StaleRequest: The digest is not that of this request, or a newer request took its place.
+        StaleRequest: The digest is not that of this request; or, as a `RequestClosed`, it was
+            closed without a decision, such as by a newer request that took its place.
         AlreadyAnswered: The request is decided, or this person has voted otherwise.
         RequestExpired: The answer is late.
         NotAllowed: This person may not answer, or it is said to be a rule.
@@ -178,13 +180,18 @@ def _refuse_closed(record: ReviewRecord) -> None:
         return
     request_id = record.request.request_id
     if record.superseded_by is not None and record.status is RequestStatus.SUPERSEDED:
-        raise StaleRequest(request_id, reason=f"{record.superseded_by} has taken its place")
+        raise RequestClosed(
+            request_id,
+            reason=f"{record.superseded_by} has taken its place",
+            status=record.status,
+            superseded_by=record.superseded_by,
+        )
     if record.status is RequestStatus.EXPIRED and record.policy.deadline is not None:
         raise RequestExpired(request_id, deadline=record.policy.deadline)
     if record.outcome.decided_by:  # else it was closed by other means than answers
         last = record.answers[-1]
         raise AlreadyAnswered(request_id, status=record.status, by=last.by.id, at=last.at)
-    raise StaleRequest(request_id, reason=f"it is {record.status}")
+    raise RequestClosed(request_id, reason=f"it is {record.status}", status=record.status)
 
 
 def _refuse_second_vote(record: ReviewRecord, answer: Answer) -> None:

@@ -12,7 +12,10 @@ from llama_index_hitl.clock import Clock
 if TYPE_CHECKING:
     from llama_index_hitl.runner import Runner
     from llama_index_hitl.web._hub import Hub
+    from llama_index_hitl.web._sign_in import SignIn
     from llama_index_hitl.web._worker import Worker
+    from llama_index_hitl.web.limits import Limits, Streams
+    from llama_index_hitl.web.links import AnswerLinks
     from llama_index_hitl.web.people import Authenticate
     from llama_index_hitl.web.visibility import Visibility
 
@@ -29,6 +32,11 @@ class Site:
         worker: Takes runs further, beside the requests.
         clock: The time.
         title: What the pages are called.
+        limits: How much one client may send, try and hold open.
+        streams: Counts what people hold open.
+        sign_in: The built-in sign-in; None: the host signs people in.
+        links: Makes and reads signed links; None: there are none.
+        allowed_hosts: The names under which it is served; None: any.
     """
 
     runner: Runner
@@ -38,6 +46,11 @@ class Site:
     worker: Worker
     clock: Clock
     title: str
+    limits: Limits
+    streams: Streams
+    sign_in: SignIn | None = None
+    links: AnswerLinks | None = None
+    allowed_hosts: frozenset[str] | None = None
 
 
 def site_of(connection: HTTPConnection) -> Site:

@@ -1,0 +1,88 @@
+"""Filters of the templates: times, names and numbers as people read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from markupsafe import Markup
+from pydantic import JsonValue
+
+from llama_index_hitl.models import ROLE_PREFIX
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in one unit, such as `3 h`."""
+    size = abs(seconds)
+    each, unit = next((pair for pair in _UNITS if size >= pair[0]), (1, "s"))
+    return f"{int(size // each)} {unit}"
+
+
+def ago(at: datetime, now: datetime) -> str:
+    """Return how long ago an instant is, or in how much time it comes, such as `3 h ago`."""
+    seconds = (now - at).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    return f"{span(seconds)} ago" if seconds > 0 else f"in {span(seconds)}"
+
+
+def moment(at: datetime) -> str:
+    """Return an instant in UTC; scripts put it into the reader's own time."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def time_tag(at: datetime, now: datetime, style: str = "ago") -> Markup:
+    """Return an instant as `<time>`, which a script keeps current.
+
+    Args:
+        at: The instant.
+        now: The present instant.
+        style: `ago`: how long ago or in how much time; `moment`: date and time; `deadline`: the
+            time left, or for how long it is overdue.
+    """
+    shown = moment(at) if style == "moment" else ago(at, now)
+    if style == "deadline":
+        left = (at - now).total_seconds()
+        shown = f"{span(left)} left" if left > 0 else f"overdue {span(left)}"
+    return Markup('<time datetime="{}" data-time="{}" title="{}">{}</time>').format(
+        at.astimezone(UTC).isoformat(timespec="milliseconds"), style, moment(at), shown
+    )
+
+
+def entry(name: str) -> str:
+    """Return a reviewer entry as people say it: `role:legal` is legal, an id is itself."""
+    return name.removeprefix(ROLE_PREFIX)
+
+
+def words(name: str) -> str:
+    """Return a name in code as words."""
+    return name.replace("_", " ").replace("-", " ").strip()
+
+
+def initials(name: str) -> str:
+    """Return one or two letters that stand for a person."""
+    parts = [part for part in words(name).replace(".", " ").split() if part[0].isalnum()]
+    return "".join(part[0] for part in parts[:2]).upper() or "?"
+
+
+def typed(value: JsonValue) -> str:
+    """Return a value as one would type it into an input."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "ago": ago,
+    "entry": entry,
+    "initials": initials,
+    "moment": moment,
+    "span": span,
+    "time_tag": time_tag,
+    "typed": typed,
+    "words": words,
+}
