@@ -26,6 +26,7 @@ from llama_index_hitl._demo import (
     scripted_model,
 )
 from llama_index_hitl._demo_banking import Bank
+from llama_index_hitl.clock import Clock, utc_now
 from llama_index_hitl.events import Expired, Rejected
 from llama_index_hitl.models import Approve, Decision, Escalate, Priority, Revise
 from llama_index_hitl.prebuilt._base import decisions_in, status_of
@@ -146,6 +147,7 @@ def workflows(
     scripted: bool = False,
     pace: float = 0.0,
     bank: Bank | None = None,
+    clock: Clock = utc_now,
 ) -> dict[str, Workflow]:
     """Return the workflows on the desk, by name.
 
@@ -154,8 +156,9 @@ def workflows(
         scripted: Use the scripted model also where there is a key.
         pace: Seconds between the pieces of its texts.
         bank: Where the money is; None: in a file in the working directory.
+        clock: Where the time comes from.
     """
-    options: dict[str, Any] = {"model": model, "scripted": scripted, "pace": pace}
+    options: dict[str, Any] = {"model": model, "scripted": scripted, "pace": pace, "clock": clock}
     kinds: dict[str, type[DeskWorkflow]] = {
         "report": DeskReport,
         "document": DeskDocument,
@@ -206,18 +209,21 @@ async def fill(store: Store, *, now: datetime, bank: Bank | None = None) -> int:
     Returns:
         How much was put there: 0 for a store that was filled before.
     """
-    flows = workflows(scripted=True, bank=bank)
+    account = bank or Bank(BANK_FILE)
     filled = 0
     for work in sorted(ON_THE_DESK, key=lambda work: work.asked, reverse=True):
         if await store.run(f"demo-{work.name}") is None:
-            await _put(work, store, flows, now)
+            await _put(work, store, account, now)
             filled += 1
     return filled
 
 
-async def _put(work: Waiting, store: Store, flows: dict[str, Workflow], now: datetime) -> None:
+async def _put(work: Waiting, store: Store, bank: Bank, now: datetime) -> None:
     def runner_of(ago: timedelta) -> Runner:
-        made = Runner(store, flows, clock=lambda: now - ago)
+        def clock() -> datetime:
+            return now - ago
+
+        made = Runner(store, workflows(scripted=True, bank=bank, clock=clock), clock=clock)
         keep_progress(made)
         return made
 
