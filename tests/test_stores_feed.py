@@ -35,7 +35,7 @@ def write(connection: "psycopg.Connection[Any]", run_id: str) -> None:
 class Follower:
     """Reads on from where it has come to."""
 
-    def __init__(self, store: SqlStore, **about: str) -> None:
+    def __init__(self, store: SqlStore, **about: Any) -> None:
         self._store = store
         self._about = about
         self._after: str | None = None
@@ -71,6 +71,18 @@ async def test_a_row_of_a_transaction_that_began_early_and_wrote_late_is_not_pas
     await store.commit(Commit(progress=(some_progress("quick again"),)))
     told += await follower.read()
     assert sorted(told) == ["quick", "quick again", "slow"]
+
+
+async def test_rows_are_read_in_the_order_of_their_transactions(
+    store: SqlStore, slow: "psycopg.Connection[Any]"
+) -> None:
+    follower = Follower(store, limit=1)
+    slow.execute("SELECT pg_current_xact_id()")
+    await store.commit(Commit(progress=(some_progress("later"),)))
+    write(slow, "earlier")  # with a higher number than the one above
+    slow.commit()
+    # By their own numbers, who reads one at a time would pass over the second one.
+    assert [await follower.read() for _ in range(3)] == [["earlier"], ["later"], []]
 
 
 async def test_the_end_of_the_feed_is_before_what_is_still_being_written(
