@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from workflows import Context, step
+from workflows.events import Event
 
 from llama_index_hitl._demo import (
     BANK_FILE,
@@ -49,8 +50,21 @@ ANGLES = ("What is known", "Where people disagree", "What it means in practice")
 PACE = 0.03
 """Seconds between the pieces of a text of the scripted model, so that one can watch it grow."""
 
+_WRITE_EVERY = 24
+"""Characters of a text between two events that say how it goes on."""
+
 _URGENT = timedelta(hours=2)
 _USUAL = timedelta(days=1)
+
+
+class Writing(Event):
+    """Says on the stream how a text goes on that the model is writing.
+
+    Attributes:
+        delta: What comes next.
+    """
+
+    delta: str
 
 
 class DeskWorkflow(DemoWorkflow):
@@ -76,6 +90,18 @@ class DeskWorkflow(DemoWorkflow):
                 else model_at_hand(self._model, pace=self._pace)
             )
         return self._llm
+
+    async def _streamed(self, llm: LLM, prompt: str) -> str:
+        """Take the answer piece by piece, and show it on the stream as it grows."""
+        ctx: Context[Any] = Context.get_step_context()
+        text, shown = "", 0
+        async for piece in await llm.astream_complete(prompt):
+            text = piece.text
+            if len(text) - shown >= _WRITE_EVERY:
+                ctx.write_event_to_stream(Writing(delta=text[shown:]))
+                shown = len(text)
+        ctx.write_event_to_stream(Writing(delta=text[shown:] + "\n\n"))
+        return text
 
 
 class DeskReport(DeskWorkflow, DemoReport):
