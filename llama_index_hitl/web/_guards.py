@@ -14,10 +14,11 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_index_hitl.errors import TokenError
+from llama_index_hitl.web._failures import ErrorBody, Failure, is_api
 from llama_index_hitl.web._sessions import bearer_of, is_https, root_of
 from llama_index_hitl.web._site import site_of
 from llama_index_hitl.web.limits import nested_deeper
@@ -135,7 +136,7 @@ def _refusal(connection: HTTPConnection) -> Response | None:
     if not same_origin(connection):
         return _refused(connection, 403, "cross_site", "This was sent by a page of another site.")
     kind = _content_type(connection.headers)
-    if kind == "text/plain" or (kind in _FORMS and _path_in(connection.scope).startswith("/api/")):
+    if kind == "text/plain" or (kind in _FORMS and is_api(connection.scope)):
         # What a page of another site could send without being asked first.
         return _refused(connection, 415, "unsupported_type", "Send JSON, as application/json.")
     return None
@@ -279,9 +280,9 @@ class _Marked:
 
 
 def _refused(connection: HTTPConnection, status: int, kind: str, message: str) -> Response:
-    if _path_in(connection.scope).startswith("/api/"):
-        error = {"type": kind, "message": message, "problems": []}
-        return JSONResponse({"error": error}, status)
+    if is_api(connection.scope):
+        body = ErrorBody(error=Failure(type=kind, message=message))
+        return Response(body.model_dump_json(), status, media_type="application/json")
     return PlainTextResponse(message, status)
 
 

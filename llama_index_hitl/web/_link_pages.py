@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from llama_index_hitl.errors import (
     AnswerRefused,
-    FieldProblem,
     Forbidden,
     InvalidAnswer,
     LinkInvalid,
