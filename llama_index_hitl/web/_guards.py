@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import traceback
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
@@ -99,11 +98,14 @@ class Guards:
                 refusal = body if isinstance(body, Response) else await _bad_body(scope, body)
                 receive = receive if isinstance(body, Response) else _replaying(body, receive)
             await (self._app if refusal is None else refusal)(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - nothing of it may reach anybody
+        except ConnectionAbortedError:
+            raise  # a response broke off, of which all is said
+        except Exception as error:
             _log(error)
-            if not send.started:
-                answer = _refused(HTTPConnection(scope), 500, "internal", "Something went wrong.")
-                await answer(scope, receive, send)
+            if send.started:
+                raise ConnectionAbortedError("the response could not be finished") from None
+            answer = _refused(HTTPConnection(scope), 500, "internal", "Something went wrong.")
+            await answer(scope, receive, send)
 
 
 def same_origin(connection: HTTPConnection) -> bool:
@@ -119,7 +121,8 @@ def same_origin(connection: HTTPConnection) -> bool:
     origin = connection.headers.get("origin")
     if origin is None:
         return True  # no browser: they all send it with what is unsafe, and with sockets
-    return urlsplit(origin).netloc.lower() == connection.headers.get("host", "").lower()
+    host = connection.headers.get("host", "").lower()
+    return origin.lower() in (f"http://{host}", f"https://{host}")
 
 
 # --------------------------------------------------------------------------- what comes in
