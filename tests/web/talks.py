@@ -10,14 +10,18 @@ from typing import Any, ClassVar
 
 import httpx
 from durable import WORKFLOWS, runner_on
-from serving import as_person
+from fastapi import FastAPI
+from serving import as_person, by_header, serving
 from workflows import Context, Workflow, step
 from workflows.events import Event, StartEvent, StopEvent
 
-from llama_index_hitl import Approved, Rejected, Review, Revision
+from llama_index_hitl import Approve, Approved, Rejected, Review, Revision
 from llama_index_hitl.clock import utc_now
 from llama_index_hitl.prebuilt import ProgressEvent
 from llama_index_hitl.runner import Runner
+from llama_index_hitl.stores import MemoryStore
+from llama_index_hitl.stores.protocol import Run
+from llama_index_hitl.web import create_app
 
 
 class Word(Event):
@@ -120,3 +124,46 @@ async def until(events: AsyncIterator[Heard], name: str) -> list[Heard]:
         if event.name == name:
             return found
     raise AssertionError(f"it ended without {name}: {[event.name for event in found]}")
+
+
+class Served:
+    """An application that is served, and what is behind it."""
+
+    def __init__(self, runner: Runner, app: FastAPI, url: str) -> None:
+        self.runner = runner
+        self.app = app
+        self.url = url
+
+    def listening(self, path: str, who: dict[str, str] | None = None, **options: Any) -> Any:
+        return listening(self.url, path, who, **options)
+
+    async def get(self, path: str, **options: Any) -> httpx.Response:
+        headers = {**as_person("alice"), **options.pop("headers", {})}
+        async with httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
+            return await client.get(path, headers=headers, **options)
+
+    async def post(self, path: str, **options: Any) -> httpx.Response:
+        async with httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
+            return await client.post(path, **options)
+
+    async def start(self, topic: str = "tides", by: str = "bob") -> Run:
+        run = await self.runner.start("essay", by=by, topic=topic)
+        self.app.state.site.hub.ring(run.run_id)
+        return run
+
+    async def request_of(self, run: Run) -> str:
+        (record,) = await self.runner.pending(run_id=run.run_id)
+        return record.request_id
+
+    async def answer(self, run: Run, decision: Any = None, by: str = "alice") -> None:
+        """Answer what a run asks, and take it further."""
+        await self.runner.answer(await self.request_of(run), decision or Approve(), by=by)
+        self.app.state.site.worker.nudge(run.run_id)
+
+
+@asynccontextmanager
+async def served(store: Any = None, **options: Any) -> AsyncIterator[Served]:
+    runner = runner_of(store or MemoryStore())
+    app = create_app(runner, **{"authenticate": by_header, "works": False, **options})
+    async with serving(app) as url:
+        yield Served(runner, app, url)
