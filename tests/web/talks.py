@@ -1,4 +1,4 @@
-"""Workflows whose runs are followed live, and clients that follow them."""
+"""Clients that follow runs, and what they follow them on."""
 
 from __future__ import annotations
 
@@ -6,65 +6,20 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import httpx
 from durable import WORKFLOWS, runner_on
+from essays import Essay
 from fastapi import FastAPI
 from serving import as_person, by_header, serving
-from workflows import Context, Workflow, step
-from workflows.events import Event, StartEvent, StopEvent
 
-from llama_index_hitl import Approve, Approved, Rejected, Review, Revision
+from llama_index_hitl import Approve
 from llama_index_hitl.clock import utc_now
-from llama_index_hitl.prebuilt import ProgressEvent
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import MemoryStore
 from llama_index_hitl.stores.protocol import Run
 from llama_index_hitl.web import create_app
-
-
-class Word(Event):
-    delta: str
-
-
-class Draft(Event):
-    topic: str
-    text: str
-
-
-class Topic(StartEvent):
-    topic: str
-
-
-class Essay(Workflow):
-    """Says what it does, writes word by word, and asks until it is good enough."""
-
-    fails: ClassVar[bool] = False
-
-    @step
-    async def write(self, ctx: Context, ev: Topic) -> Draft:
-        ctx.write_event_to_stream(ProgressEvent(message=f"Writing about {ev.topic}"))
-        for word in ("Once ", "upon ", "a time"):
-            ctx.write_event_to_stream(Word(delta=word))
-        return Draft(topic=ev.topic, text=f"On {ev.topic}.")
-
-    @step
-    async def rewrite(self, ctx: Context, ev: Revision) -> Draft:
-        ctx.write_event_to_stream(ProgressEvent(message=f"Rewriting: {ev.feedback}"))
-        return Draft(topic=ev.subject.topic, text=f"{ev.subject.text} {ev.feedback}")
-
-    approval = Review(
-        Draft, reviewers=["alice", "role:editor"], revise=Revision, rejected=Rejected, editable=True
-    )
-
-    @step
-    async def publish(self, ctx: Context, ev: Approved | Rejected) -> StopEvent:
-        if type(self).fails:
-            raise ConnectionError("the printer is out of ink")
-        ctx.write_event_to_stream(ProgressEvent(message="Publishing"))
-        text = ev.subject.text if isinstance(ev, Approved) else "nothing"
-        return StopEvent(result={"published": text})
 
 
 def runner_of(store: Any, **options: Any) -> Runner:

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from essays import Essay
 from serving import ServerProcess, as_person
-from talks import Essay, Heard, Served, all_of, listening, served, until
+from talks import Heard, Served, all_of, listening, served, until
 
 from llama_index_hitl import Approve
 

@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from essays import Essay
 from serving import as_person, by_header, serving
 from starlette.requests import HTTPConnection
-from talks import Essay, Heard, Served, all_of, served, until
+from talks import Heard, Served, all_of, served, until
 
 from llama_index_hitl import Approve, Reject, Reviewer, Revise
 from llama_index_hitl.errors import StoreError
