@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from workflows import Context
+from workflows import Context, step
 
 from llama_index_hitl._demo import (
     BANK_FILE,
@@ -26,7 +26,10 @@ from llama_index_hitl._demo import (
     scripted_model,
 )
 from llama_index_hitl._demo_banking import Bank
+from llama_index_hitl.events import Expired, Rejected
 from llama_index_hitl.models import Approve, Decision, Escalate, Priority, Revise
+from llama_index_hitl.prebuilt._base import decisions_in, status_of
+from llama_index_hitl.prebuilt.claim import ClaimProposed, ClaimResult
 from llama_index_hitl.progress import keep_progress
 from llama_index_hitl.runner import Runner
 
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from workflows import Workflow
 
-    from llama_index_hitl.prebuilt.claim import ClaimProposed
     from llama_index_hitl.stores.protocol import Store
 
 ROLES = ("claims", "treasury", "lead")
@@ -117,10 +119,19 @@ class DeskClaim(DeskWorkflow, DemoClaim):
         priority=_priority,
         deadline=_time_to_answer,
         on_deadline=Escalate("role:lead"),
+        expired=Expired,
         escalate_to="role:lead",
         delegable=True,
         tags=("claims",),
     )
+
+    @step
+    async def block(self, ev: Rejected | Expired) -> ClaimResult:
+        """End without executing anything."""
+        decisions = decisions_in(ev)
+        return ClaimResult(
+            status=status_of(ev), subject=ev.subject, version=ev.revision, decisions=decisions
+        )
 
 
 class DeskBanking(DeskWorkflow, DemoBanking):

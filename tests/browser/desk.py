@@ -55,9 +55,7 @@ class Desk:
 
     def app(self, **options: Any) -> FastAPI:
         """Return the application."""
-        return create_app(
-            self.runner, authenticate=NamedTokens(PEOPLE), secrets=SECRETS, **options
-        )
+        return create_app(self.runner, authenticate=NamedTokens(PEOPLE), secrets=SECRETS, **options)
 
     async def ask(self, workflow: str, *, by: str = "zoe", **inputs: Any) -> ReviewRecord:
         """Start a run, and return what it asks."""
