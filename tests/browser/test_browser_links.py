@@ -6,7 +6,7 @@ from playwright.async_api import expect
 from served import Serve
 from windows import Windows
 
-from llama_index_hitl.models import RequestStatus
+from llama_index_hitl.models import DecisionKind, RequestStatus
 from llama_index_hitl.web import AnswerLinks
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -19,7 +19,7 @@ async def test_a_link_decides_when_its_button_is_pressed_and_then_never_again(
     links = AnswerLinks(SECRETS, "http://127.0.0.1")
     desk.base = await serve(desk.app(links=links))
     asked = await desk.ask("note", text="Tea is out")
-    link = links.url_for(asked, "alice", decision="approve")
+    link = links.url_for(asked, "alice", decision=DecisionKind.APPROVE)
 
     window = await windows.open(desk.base)
     for _ in range(2):

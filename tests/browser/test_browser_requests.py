@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from desk import Desk
+from desk import Desk, person
 from desk_flows import Note
 from playwright.async_api import Page, expect
 from windows import Windows
@@ -205,7 +205,7 @@ async def test_time_runs_on_the_page_and_votes_are_counted_on_it(
 
     page = await window.opens(f"/requests/{votes.request_id}")
     await expect(page.get_by_text("0 of 2 approvals")).to_be_visible()
-    await desk.runner.answer(votes.request_id, Approve(comment="Fine."), by="bob")
+    await desk.runner.answer(votes.request_id, Approve(comment="Fine."), by=person("bob"))
     await expect(page.get_by_text("1 of 2 approvals")).to_be_visible()
     await expect(page.get_by_role("complementary")).to_contain_text("bob")
 

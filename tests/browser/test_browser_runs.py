@@ -99,7 +99,7 @@ async def test_a_page_that_is_loaded_again_in_mid_run_goes_on_where_it_was(
     await page.get_by_label("Text").fill("Milk")
     await page.get_by_role("button", name="Start").click()
     story = page.get_by_role("log", name="What happened")
-    await expect(story).to_contain_text("Started")
+    await expect(story).to_contain_text("alice started the run")
     paced.steps.release()
     await expect(story).to_contain_text(first)
 
