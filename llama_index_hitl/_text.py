@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
+)
+
 
 def storable(text: str, limit: int) -> str:
     """Return a text that can be stored and shown: without half characters, and not endless.
@@ -17,3 +24,19 @@ def storable(text: str, limit: int) -> str:
 def one_line(text: str, limit: int) -> str:
     """Return a text likewise, as one line."""
     return storable(" ".join(text.split()), limit)
+
+
+def visible(text: str) -> str:
+    """Return a text in which nothing acts on a screen and nothing is hidden.
+
+    Control characters, and those that only turn or hide others, become visible signs; line ends
+    and tabs stay.
+    """
+    return _INVISIBLE.sub(_sign, text.replace("\r\n", "\n"))
+
+
+def _sign(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code < 0x20:
+        return chr(0x2400 + code)  # the pictures of the control characters
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

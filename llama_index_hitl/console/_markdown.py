@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import Heading, Markdown
 from rich.syntax import Syntax
 
-from llama_index_hitl.console._words import visible
+from llama_index_hitl._text import visible
 
 CODE_THEME = "ansi_dark"
 """The terminal's own colours, on its own background."""

@@ -20,6 +20,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from llama_index_hitl._text import visible
 from llama_index_hitl.console._markdown import CODE_LIMIT, CODE_THEME, WholeMarkdown
 from llama_index_hitl.console._words import (
     ALWAYS,
@@ -28,7 +29,6 @@ from llama_index_hitl.console._words import (
     nested,
     offers_always,
     one_line,
-    visible,
 )
 from llama_index_hitl.errors import FieldProblem
 from llama_index_hitl.events import ReviewRefusedEvent

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
+from llama_index_hitl._text import visible
 from llama_index_hitl.forms import FormField, grant_fields_of
 from llama_index_hitl.models import DecisionKind, Escalate, Reject, ReviewPolicy, ReviewRequest
 from llama_index_hitl.policies import approvals_needed
@@ -17,27 +18,6 @@ ALWAYS = "always"
 """What is typed to approve, and to let calls like this happen without asking."""
 
 _DEEPEST = 8  # levels of a nested value that are laid out; what is below stays JSON
-
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
-)
-
-
-def visible(text: str) -> str:
-    """Return a text in which nothing acts on the terminal and nothing is hidden.
-
-    Control characters, and those that only turn or hide others, become visible signs; line ends
-    and tabs stay.
-    """
-    return _INVISIBLE.sub(_sign, text.replace("\r\n", "\n"))
-
-
-def _sign(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if code < 0x20:
-        return chr(0x2400 + code)  # the pictures of the control characters
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def one_line(text: str, limit: int | None = None) -> str:

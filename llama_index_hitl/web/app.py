@@ -14,12 +14,20 @@ require("fastapi", extra="web", purpose="the web inbox")
 
 from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
-from llama_index_hitl.web import _failures, _streams  # noqa: E402
+from llama_index_hitl.progress import keep_progress  # noqa: E402
+from llama_index_hitl.web import (  # noqa: E402
+    _chat,
+    _failures,
+    _link_pages,
+    _sign_in,
+    _sockets,
+    _streams,
+)
 from llama_index_hitl.web._api import api  # noqa: E402
 from llama_index_hitl.web._guards import GuardedApplication  # noqa: E402
 from llama_index_hitl.web._hub import Hub  # noqa: E402
-from llama_index_hitl.web._pages import Assets  # noqa: E402
-from llama_index_hitl.web._sign_in import SignIn  # noqa: E402
+from llama_index_hitl.web._pages import Assets, audit, runs, start  # noqa: E402
+from llama_index_hitl.web._pages.failures import failure_page  # noqa: E402
 from llama_index_hitl.web._site import Site  # noqa: E402
 from llama_index_hitl.web._worker import Worker  # noqa: E402
 from llama_index_hitl.web.limits import Limits, Streams  # noqa: E402
@@ -30,9 +38,17 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from llama_index_hitl.runner import Runner
+    from llama_index_hitl.web.links import AnswerLinks
     from llama_index_hitl.web.people import Authenticate
 
-_ROUTERS = (_streams.router,)
+_ROUTERS = (
+    _streams.router,
+    _sockets.router,
+    _chat.router,
+    start.router,
+    runs.router,
+    audit.router,
+)
 
 
 def create_app(
@@ -46,6 +62,7 @@ def create_app(
     secrets: Sequence[str] | None = None,
     session_length: timedelta = timedelta(hours=12),
     limits: Limits | None = None,
+    links: AnswerLinks | None = None,
     allowed_hosts: Iterable[str] | None = None,
 ) -> FastAPI:
     """Return the application: pages, API and streams, without globals.
@@ -54,7 +71,8 @@ def create_app(
     what it needs with the first request.
 
     Args:
-        runner: Starts runs, takes answers, reads the store; it stays yours to close.
+        runner: Starts runs, takes answers, reads the store; it stays yours to close. What its runs
+            say on their streams is kept from now on, see `keep_progress`.
         authenticate: Says who sends a request: a function of yours, which gets the connection and
             returns a reviewer, or None for nobody; or `NamedTokens`, with a page to sign in on.
         visibility: Says who sees what; by default people see what they are asked or started.
@@ -67,6 +85,7 @@ def create_app(
             sessions end with this process, and other processes know nothing of them.
         session_length: How long people stay signed in, with `NamedTokens`.
         limits: How much one client may send, try and hold open.
+        links: Makes and reads the signed links that are good here; None: there are none.
         allowed_hosts: The names, without a port, under which it is served, for applications that
             let in whoever can reach them: a page elsewhere can make its own name lead here, but
             comes under that name. None: any.
@@ -77,10 +96,13 @@ def create_app(
     limits = limits or Limits()
     sign_in = None
     if isinstance(authenticate, NamedTokens):
-        sign_in = SignIn(authenticate, secrets, length=session_length, limits=limits, clock=clock)
+        sign_in = _sign_in.SignIn(
+            authenticate, secrets, length=session_length, limits=limits, clock=clock
+        )
         authenticate = sign_in
     hub = Hub(runner.store)
     worker = Worker(runner, works=works, ring=hub.ring)
+    keep_progress(runner)
     unwatch = runner.add_watch(hub.overhear)
 
     @asynccontextmanager
@@ -105,13 +127,18 @@ def create_app(
         limits=limits,
         streams=Streams(limits),
         sign_in=sign_in,
+        links=links,
         allowed_hosts=None if allowed_hosts is None else frozenset(allowed_hosts),
     )
     app.include_router(api())
     for router in _ROUTERS:
         app.include_router(router)
+    if sign_in is not None:
+        app.include_router(_sign_in.router)
+    if links is not None:
+        app.include_router(_link_pages.router)
     app.mount("/static", Assets(), name="static")
-    _failures.install(app)
+    _failures.install(app, failure_page)
     return app
 
 
