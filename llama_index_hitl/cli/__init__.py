@@ -8,11 +8,13 @@ when it was refused or has failed, and with 2 when they were used wrongly.
 import typer
 
 from llama_index_hitl.cli._audit import export, verify
+from llama_index_hitl.cli._claiming import claim
 from llama_index_hitl.cli._deciding import answer, cancel, retry, withdraw
 from llama_index_hitl.cli._demonstrating import demo
 from llama_index_hitl.cli._grants import list_grants, revoke, show_grant
 from llama_index_hitl.cli._listing import pending, runs
 from llama_index_hitl.cli._policy import replay, shadow
+from llama_index_hitl.cli._serving import serve
 from llama_index_hitl.cli._showing import show
 from llama_index_hitl.cli._spot_checks import judge, picked, report
 from llama_index_hitl.cli._tokens import add, list_tokens, revoke_token
@@ -30,7 +32,7 @@ app = typer.Typer(
 )
 
 _SEEING = (runs, pending, show)
-_DECIDING = (answer, withdraw, cancel, retry)
+_DECIDING = (claim, answer, withdraw, cancel, retry)
 _KEEPING = (sweep, recover, check, effects, settle)
 
 for panel, commands in (("See", _SEEING), ("Decide", _DECIDING), ("Keep going", _KEEPING)):
@@ -61,4 +63,5 @@ _tokens.command()(add)
 _tokens.command("list")(list_tokens)
 _tokens.command("revoke")(revoke_token)
 app.add_typer(_tokens, name="tokens", no_args_is_help=True, rich_help_panel="Keep going")
+app.command(rich_help_panel="Serve")(serve)
 app.command(rich_help_panel="Try")(demo)

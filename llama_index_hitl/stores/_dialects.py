@@ -12,15 +12,18 @@ from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import (
     URL,
-    BigInteger,
     ColumnElement,
     Engine,
+    and_,
     bindparam,
+    case,
     create_engine,
     event,
     func,
+    literal_column,
     make_url,
     select,
+    tuple_,
 )
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
@@ -64,6 +67,10 @@ class Dialect(Protocol):
 
     def lock_schema(self, session: Session) -> None:
         """Let nobody else change the schema until the transaction ends."""
+        ...
+
+    def adopt_feed(self, session: Session) -> None:
+        """Put rows of the feed that another server has written before those that this one will."""
         ...
 
 
@@ -190,10 +197,16 @@ class Sqlite:
     def lock_schema(self, session: Session) -> None:
         """Nothing to do: whoever writes is alone."""
 
+    def adopt_feed(self, session: Session) -> None:
+        """Nothing to do: transactions have no numbers."""
+
 
 _LOCK = Statement(
     select(func.pg_advisory_xact_lock(bindparam("kind"), func.hashtext(bindparam("name"))))
 )
+_TO_COME = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+"""A number that no transaction has had that can be seen; nor any above it."""
+
 _AUDIT_LOCK = 0x48495401
 _SCHEMA_LOCK = 0x48495402
 """Kinds of advisory locks, to tell them from those of whoever else uses the database."""
@@ -260,28 +273,68 @@ class Postgres:
         """Lock by name."""
         session.row(_LOCK, kind=_SCHEMA_LOCK, name="")
 
+    def adopt_feed(self, session: Session) -> None:
+        """Take the number from rows whose transactions this server has not come to.
 
-class Settled(ColumnElement[int]):
-    """The number below which no transaction that writes is under way any more.
+        Such are in a database that was copied from another server, which was further on.
+        """
+        session.script(
+            "UPDATE hitl_feed SET xid = 0"
+            " WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+        )
 
-    Rows of the feed are read in the order of the numbers of their transactions, and below this one
-    only: PostgreSQL gives out the numbers of rows before it is known which transaction ends first,
-    so that a row may come to be seen after another one with a higher number. SQLite has one writer
-    at a time, whose transactions all have the number 0.
+
+class Unread(ColumnElement[bool]):
+    """A row of the feed stands behind a place, and nothing can come before it any more.
+
+    Rows are read in the order of the numbers of their transactions, and of none above one that is
+    under way: PostgreSQL gives out the numbers of rows before it is known which transaction ends
+    first, so that a row may come to be seen after another one with a higher number. SQLite has one
+    writer at a time, whose transactions all have the number 0.
+
+    Args:
+        xid: The column with the number of the transaction.
+        sequence: The column with the number of the row.
+        after: The place; None: before the first row.
     """
 
-    inherit_cache = True
-    type = BigInteger()
+    inherit_cache = False
+
+    def __init__(
+        self,
+        xid: ColumnElement[int],
+        sequence: ColumnElement[int],
+        after: tuple[ColumnElement[int], ColumnElement[int]] | None = None,
+    ) -> None:
+        self.xid = xid
+        self.sequence = sequence
+        self.after = after
 
 
-@compiles(Settled, "sqlite")
-def _settled_on_sqlite(_element: Settled, _compiler: SQLCompiler, **_options: Any) -> str:
-    return "1"
+@compiles(Unread, "sqlite")
+def _unread_on_sqlite(unread: Unread, compiler: SQLCompiler, **options: Any) -> str:
+    # Compared as a pair, the second one would not be looked up in an index.
+    condition = unread.xid == literal_column("0")
+    if unread.after is not None:
+        condition = and_(condition, unread.sequence > unread.after[1])
+    return compiler.process(condition, **options)
 
 
-@compiles(Settled, "postgresql")
-def _settled_on_postgres(_element: Settled, _compiler: SQLCompiler, **_options: Any) -> str:
-    return "(pg_snapshot_xmin(pg_current_snapshot())::text::bigint)"
+_UNDER_WAY: ColumnElement[int] = literal_column(
+    "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+)
+"""The lowest number of a transaction that has not ended."""
+
+
+@compiles(Unread, "postgresql")
+def _unread_on_postgres(unread: Unread, compiler: SQLCompiler, **options: Any) -> str:
+    condition = unread.xid < _UNDER_WAY
+    if unread.after is not None:
+        xid, sequence = unread.after
+        # A place from before the database was copied, as `adopt_feed` says.
+        here = case((xid < literal_column(_TO_COME), xid), else_=0)
+        condition = and_(tuple_(unread.xid, unread.sequence) > tuple_(here, sequence), condition)
+    return compiler.process(condition, **options)
 
 
 def _is_unicode(text: str) -> bool:

@@ -19,7 +19,6 @@ from starlette.types import Receive, Scope, Send
 from llama_index_hitl.errors import NotSignedIn, StoreError, UnknownRun
 from llama_index_hitl.models import Reviewer
 from llama_index_hitl.stores.protocol import Cursor, Store
-from llama_index_hitl.web._limits import open_stream
 from llama_index_hitl.web._site import site_of
 from llama_index_hitl.web._story import (
     OVER,
@@ -118,6 +117,7 @@ async def checked_place(
 @router.get(
     "/inbox/events",
     response_class=EventStream,
+    status_code=200,
     summary="What happens to requests, as it happens",
 )
 async def inbox_events(
@@ -151,12 +151,13 @@ async def inbox_events(
                 yield one
 
     begin = place or await site.runner.store.feed_end()
-    return EventStream(told(), held=open_stream(site, person))
+    return EventStream(told(), held=site.streams.opened(person))
 
 
 @router.get(
     "/runs/{run_id}/events",
     response_class=EventStream,
+    status_code=200,
     summary="What happens in a run, as it happens",
     responses={204: {"description": "The run is over, and you were told all of it."}},
 )
@@ -193,4 +194,4 @@ async def run_events(
         return await signed_in(request)
 
     story = Story(site, who, run_id)
-    return EventStream(story.told(after=place), held=open_stream(site, person))
+    return EventStream(story.told(after=place), held=site.streams.opened(person))

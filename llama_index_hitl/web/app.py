@@ -14,11 +14,20 @@ require("fastapi", extra="web", purpose="the web inbox")
 
 from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
-from llama_index_hitl.web import _failures, _link_pages, _sign_in, _streams  # noqa: E402
+from llama_index_hitl.progress import keep_progress  # noqa: E402
+from llama_index_hitl.web import (  # noqa: E402
+    _chat,
+    _failures,
+    _link_pages,
+    _sign_in,
+    _sockets,
+    _streams,
+)
 from llama_index_hitl.web._api import api  # noqa: E402
 from llama_index_hitl.web._guards import GuardedApplication  # noqa: E402
 from llama_index_hitl.web._hub import Hub  # noqa: E402
-from llama_index_hitl.web._pages import Assets  # noqa: E402
+from llama_index_hitl.web._pages import Assets, audit, runs, start  # noqa: E402
+from llama_index_hitl.web._pages.failures import failure_page  # noqa: E402
 from llama_index_hitl.web._site import Site  # noqa: E402
 from llama_index_hitl.web._worker import Worker  # noqa: E402
 from llama_index_hitl.web.limits import Limits, Streams  # noqa: E402
@@ -32,7 +41,14 @@ if TYPE_CHECKING:
     from llama_index_hitl.web.links import AnswerLinks
     from llama_index_hitl.web.people import Authenticate
 
-_ROUTERS = (_streams.router,)
+_ROUTERS = (
+    _streams.router,
+    _sockets.router,
+    _chat.router,
+    start.router,
+    runs.router,
+    audit.router,
+)
 
 
 def create_app(
@@ -55,7 +71,8 @@ def create_app(
     what it needs with the first request.
 
     Args:
-        runner: Starts runs, takes answers, reads the store; it stays yours to close.
+        runner: Starts runs, takes answers, reads the store; it stays yours to close. What its runs
+            say on their streams is kept from now on, see `keep_progress`.
         authenticate: Says who sends a request: a function of yours, which gets the connection and
             returns a reviewer, or None for nobody; or `NamedTokens`, with a page to sign in on.
         visibility: Says who sees what; by default people see what they are asked or started.
@@ -85,6 +102,7 @@ def create_app(
         authenticate = sign_in
     hub = Hub(runner.store)
     worker = Worker(runner, works=works, ring=hub.ring)
+    keep_progress(runner)
     unwatch = runner.add_watch(hub.overhear)
 
     @asynccontextmanager
@@ -120,7 +138,7 @@ def create_app(
     if links is not None:
         app.include_router(_link_pages.router)
     app.mount("/static", Assets(), name="static")
-    _failures.install(app)
+    _failures.install(app, failure_page)
     return app
 
 

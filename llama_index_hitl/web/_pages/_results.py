@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from markupsafe import Markup
 from pydantic import BaseModel, JsonValue
 from pydantic.errors import PydanticInvalidForJsonSchema
-from pydantic_core import to_jsonable_python
 
 from llama_index_hitl.forms import FormField, fields_of_schema
-from llama_index_hitl.models import Answer
 from llama_index_hitl.prebuilt._base import ResultStatus
 from llama_index_hitl.web import _markup
+from llama_index_hitl.web._views import json_of
 
 STATUS_WORDS: Mapping[str, tuple[str, str]] = {
     ResultStatus.APPROVED: ("Approved", "good"),
@@ -58,13 +57,15 @@ class ResultView:
     documents: tuple[Part, ...]
 
 
-def result_view(result: Any) -> ResultView:
+def result_view(result: Any, *, whole: bool = False) -> ResultView:
     """Return a result as it is shown.
 
     Args:
         result: What `Runner.result` gave, with nothing in it that its reader may not see.
+        whole: Show all of it, however long.
     """
-    parts = list(_parts(result))
+    layout = _markup.Layout(whole=whole)
+    parts = [_part(layout, *part) for part in _values(result)]
     status, tone = STATUS_WORDS.get(str(getattr(result, "status", "")), ("", ""))
     return ResultView(
         status=status,
@@ -74,50 +75,54 @@ def result_view(result: Any) -> ResultView:
     )
 
 
-def _parts(result: Any) -> Iterator[Part]:
-    if not isinstance(result, BaseModel):
-        given = _json(result)
-        if isinstance(given, dict):
-            yield from (_part(name, value, None) for name, value in given.items())
-        elif given is not None:
-            yield _part("", given, None)
+_Value: TypeAlias = tuple[str, JsonValue, FormField | None]
+"""What a value is called, the value, and what its schema says of it."""
+
+
+def _values(result: Any) -> Iterator[_Value]:
+    given = json_of(result)
+    if not isinstance(given, dict):
+        if given is not None:
+            yield "", given, None
         return
-    values = {name: getattr(result, name) for name in type(result).model_fields}
-    own = {name: v for name, v in values.items() if not isinstance(v, BaseModel)}
+    models = {name: value for name in given if isinstance(value := _at(result, name), BaseModel)}
+    fields = _fields(type(result))
+    for name, value in given.items():
+        if name not in models and not _is_told_elsewhere(name, _at(result, name)):
+            yield name, value, fields.get(name)
     # What was reviewed comes behind what was made of it.
-    for name, value in own.items():
-        if not _is_told_elsewhere(name, value):
-            yield _part(name, _json(value), _fields(type(result)).get(name))
-    for value in values.values():
-        if isinstance(value, BaseModel):
-            fields = _fields(type(value))
-            given = _json(value)
-            for name, item in (given if isinstance(given, dict) else {}).items():
-                yield _part(name, item, fields.get(name))
+    for name, model in models.items():
+        inner, value = _fields(type(model)), given[name]
+        for part, item in (value if isinstance(value, dict) else {}).items():
+            yield part, item, inner.get(part)
+
+
+def _at(result: Any, name: str) -> Any:
+    return result.get(name) if isinstance(result, Mapping) else getattr(result, name, None)
 
 
 def _is_told_elsewhere(name: str, value: Any) -> bool:
     """Tell whether the page says it anyway: the status above, and decisions as what happened."""
     if value is None or isinstance(value, ResultStatus):
         return True
-    return name == "decisions" and all(isinstance(item, Answer) for item in value)
+    return name == "decisions" and isinstance(value, tuple | list)
 
 
-def _part(name: str, value: JsonValue, field: FormField | None) -> Part:
+def _part(layout: _markup.Layout, name: str, value: JsonValue, field: FormField | None) -> Part:
     if isinstance(value, str) and "\n" in value and (field is None or field.widget == "text"):
         field = FormField(name=name, label=name, widget="markdown")
-    label = name.replace("_", " ").capitalize()
-    return Part(label=label, body=_markup.value(value, field), short=_markup.is_short(value, field))
+    return Part(
+        label=name.replace("_", " ").capitalize(),
+        body=layout.value(value, field),
+        short=_markup.is_short(value, field),
+    )
 
 
-def _fields(model: type[BaseModel]) -> dict[str, FormField]:
+def _fields(model: type) -> dict[str, FormField]:
+    if not issubclass(model, BaseModel):
+        return {}
     try:
         schema = model.model_json_schema(mode="serialization")
     except PydanticInvalidForJsonSchema:
         return {}
     return {field.name: field for field in fields_of_schema(schema)}
-
-
-def _json(value: Any) -> JsonValue:
-    found: JsonValue = to_jsonable_python(value, fallback=str, bytes_mode="base64")
-    return found

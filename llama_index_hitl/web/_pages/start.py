@@ -14,10 +14,11 @@ from starlette.responses import Response
 
 from llama_index_hitl.errors import FieldProblem, InvalidStart
 from llama_index_hitl.forms import json_in
-from llama_index_hitl.models import JsonObject, Reviewer
+from llama_index_hitl.models import Reviewer
 from llama_index_hitl.web._pages import page, redirect
-from llama_index_hitl.web._site import Site, site_of
-from llama_index_hitl.web._starting import StartForm, inputs_of, start_form, startable
+from llama_index_hitl.web._running import start
+from llama_index_hitl.web._site import site_of
+from llama_index_hitl.web._starting import StartForm, start_form, startable
 from llama_index_hitl.web.people import Person
 
 PAIRS = 4
@@ -50,13 +51,10 @@ async def start_run(request: Request, person: Person, workflow: str) -> Response
     form = start_form(site, person, workflow)
     data = await request.form()
     try:
-        inputs = _inputs(site, person, form, data)
+        raw = _raw(form, data)
+        run, _ = await start(site, person, workflow, raw, run_id=_run_id(data, person, form, raw))
     except InvalidStart as error:
         return _form(request, person, form, data, error.problems)
-    run = await site.runner.enqueue(
-        workflow, by=person, run_id=_run_id(data, person, workflow, inputs), inputs=inputs
-    )
-    site.worker.nudge(run.run_id)
     return redirect(request, "run", run_id=run.run_id)
 
 
@@ -84,14 +82,14 @@ def _form(
     )
 
 
-def _inputs(site: Site, person: Reviewer, form: StartForm, data: FormData) -> JsonObject:
-    """Return what the run is to be started with.
+def _raw(form: StartForm, data: FormData) -> Mapping[str, Any]:
+    """Return what was typed, by name of the field.
 
     Raises:
-        InvalidStart: It does not fit.
+        InvalidStart: Something that is needed is missing, or what was typed cannot be read.
     """
     if form.any_fields:
-        return inputs_of(site, person, form.name, _any_fields(data))
+        return _any_fields(data)
     missing = [
         FieldProblem(field.name, "This is needed.")
         for field in form.fields
@@ -99,8 +97,7 @@ def _inputs(site: Site, person: Reviewer, form: StartForm, data: FormData) -> Js
     ]
     if missing:
         raise InvalidStart(missing)
-    raw = {name: _text(data, name) for name in data if name not in _OWN}
-    return inputs_of(site, person, form.name, raw)
+    return {name: _text(data, name) for name in data if name not in _OWN}
 
 
 def _any_fields(data: FormData) -> Mapping[str, Any]:
@@ -135,15 +132,15 @@ def _pairs(data: FormData | None) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-def _run_id(data: FormData, person: Reviewer, workflow: str, inputs: JsonObject) -> str:
-    """Return the id of the run: that of the form, sent twice, is one run.
+def _run_id(data: FormData, person: Reviewer, form: StartForm, raw: Mapping[str, Any]) -> str:
+    """Return the id of the run: what one form sends twice is one run.
 
     It depends on what was typed, too: whoever goes back and types something else starts another
-    run. And it is no id that the form could choose.
+    run. And it is no id that a form could choose.
     """
     form_id = _text(data, "_form_id") or secrets.token_hex(8)
-    whole = json.dumps([form_id, person.id, workflow, inputs], sort_keys=True)
-    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+    whole = json.dumps([form_id, person.id, form.name, raw], sort_keys=True)
+    return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _text(data: FormData | None, name: str) -> str:
