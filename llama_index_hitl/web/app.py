@@ -16,7 +16,7 @@ from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
 from llama_index_hitl.web._guards import GuardedApplication  # noqa: E402
 from llama_index_hitl.web._hub import Hub  # noqa: E402
-from llama_index_hitl.web._pages import Assets  # noqa: E402
+from llama_index_hitl.web._pages import Assets, bulk, inbox, requests  # noqa: E402
 from llama_index_hitl.web._sign_in import SignIn  # noqa: E402
 from llama_index_hitl.web._site import Site  # noqa: E402
 from llama_index_hitl.web._worker import Worker  # noqa: E402
@@ -100,4 +100,6 @@ def create_app(
         allowed_hosts=None if allowed_hosts is None else frozenset(allowed_hosts),
     )
     app.mount("/static", Assets(), name="static")
+    for part in (inbox, requests, bulk):
+        app.include_router(part.router)
     return app
