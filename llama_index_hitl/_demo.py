@@ -205,18 +205,22 @@ def start_demo(
 # --------------------------------------------------------------------------- the models
 
 
-def model_at_hand(name: str | None = None) -> LLM:
+def model_at_hand(name: str | None = None, *, pace: float = 0.0) -> LLM:
     """Return OpenAI's model with that name if there is a key, and else the scripted one."""
     if not os.environ.get("OPENAI_API_KEY"):
-        return scripted_model()
+        return scripted_model(pace=pace)
     return openai_model(name or DEFAULT_MODEL)
 
 
-def scripted_model() -> LLM:
-    """Return a model that writes the demo's texts without a key and without a network."""
+def scripted_model(*, pace: float = 0.0) -> LLM:
+    """Return a model that writes the demo's texts without a key and without a network.
+
+    Args:
+        pace: Seconds between the pieces of a streamed text, so that one can watch it grow.
+    """
     from llama_index_hitl.testing import ScriptedLLM
 
-    return ScriptedLLM(reply=lambda messages: _reply(str(messages[-1].content)))
+    return ScriptedLLM(reply=lambda messages: _reply(str(messages[-1].content)), pace=pace)
 
 
 def _reply(prompt: str) -> Any:
@@ -233,7 +237,7 @@ def _reply(prompt: str) -> Any:
     if prompt.startswith("Research this topic further"):
         return _revised(_after("Findings so far:", prompt), _after("What is missing:", prompt))
     if prompt.startswith("Research this topic"):
-        return _findings(_after("Topic:", prompt))
+        return _findings(_after("Topic:", prompt), _after("Angle:", prompt))
     if prompt.startswith("Write a report"):
         return _report(_after("Topic:", prompt), _after("Findings:", prompt))
     return _document(prompt.rpartition("about: ")[2])
@@ -274,6 +278,12 @@ def _greeting(task: str, *, typed: bool, note: str = "") -> str:
 
 def _claim(prompt: str) -> ClaimDecision:
     claim = prompt.partition("Claim:")[2].partition("Evidence:")[0].lower()
+    if "hospital" in claim:
+        return ClaimDecision(
+            decision="needs_review",
+            reason="Somebody was hurt; what is owed depends on a report that is not there yet.",
+            risk_level="medium",
+        )
     if "lapse" in claim:
         return ClaimDecision(
             decision="deny",
@@ -300,13 +310,37 @@ _ACTION = re.compile(
 )
 
 
-def _findings(topic: str) -> str:
+def _findings(topic: str, angle: str) -> str:
+    if angle in _FINDINGS:
+        return f"## {angle}\n\n{_FINDINGS[angle]}"
     return (
         f"## Findings on {topic}\n\n"
         "- Approvals before irreversible actions are the pattern used most.\n"
         "- Reviewers decide better when they see the change, not the whole.\n"
         "- A pause that only lives in memory is lost with the process.\n"
     )
+
+
+_FINDINGS = {
+    "What is known": (
+        "- An approval before what cannot be undone is the pattern used most.\n"
+        "- People decide faster, and better, when they are shown the change and not the whole.\n"
+        "- A pause that lives in memory only is lost with the process.\n"
+    ),
+    "Where people disagree": (
+        "- Whether a reviewer should see what the model gives as its reasons: some say that it "
+        "helps, others that it leads.\n"
+        "- How much may pass without anybody looking: the limits that teams name differ by a "
+        "factor of a hundred.\n"
+    ),
+    "What it means in practice": (
+        "| Choice | Costs | Gives |\n| --- | --- | --- |\n"
+        "| Ask about everything | hours of waiting | full control |\n"
+        "| Ask above a limit | a rule to maintain | attention where it counts |\n"
+        "| Look at samples later | mistakes that are found late | speed |\n"
+    ),
+}
+"""What there is to find, whatever the topic is, by angle."""
 
 
 def _report(topic: str, findings: str) -> str:

@@ -8,6 +8,7 @@ that it is closed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL
 from typing import ClassVar
 
 
@@ -688,3 +689,23 @@ class InvalidStart(HitlError, ValueError):
         self.problems = tuple(problems)
         said = "; ".join(f"{p.field}: {p.message}" if p.field else p.message for p in self.problems)
         super().__init__(f"The run was not started: {said}.")
+
+
+class CannotListen(HitlError, OSError):
+    """A server cannot take connections at an address.
+
+    Attributes:
+        host: The address.
+        port: The port.
+    """
+
+    def __init__(self, host: str, port: int, cause: Exception) -> None:
+        known = cause.errno if isinstance(cause, OSError) else None
+        reason, hint = {
+            EADDRINUSE: ("is in use", "Stop what is there, or choose another one with --port."),
+            EACCES: ("may not be used by you", "Choose one above 1023 with --port."),
+            EADDRNOTAVAIL: ("is not of this machine", "Give one that is, such as 127.0.0.1."),
+        }.get(known or 0, ("cannot be used", str(cause)))
+        super().__init__(f"{host}, port {port}, {reason}. {hint}")
+        self.host = host
+        self.port = port

@@ -301,6 +301,9 @@ def parse_answer(
         )
     except ValidationError as error:
         raise InvalidAnswer(request.request_id, problems_of(error, strip=(kind.value,))) from None
+    if shown is not None and not isinstance(answer.decision, Edit):
+        # A limit on what is hidden, taken or refused, would tell how large it is.
+        request = request.model_copy(update={"subject": shown})
     check_decision(request, answer.decision, at=at)
     return answer
 

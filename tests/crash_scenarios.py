@@ -34,6 +34,7 @@ from llama_index_hitl import (
 )
 from llama_index_hitl.effects import once
 from llama_index_hitl.errors import AnswerRefused, HitlError, RunBusy
+from llama_index_hitl.progress import keep_progress
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores.protocol import Notice, RunStatus, Store
 from llama_index_hitl.testing import ManualClock
@@ -56,6 +57,8 @@ class Payout(Workflow):
     @step
     async def plan(self, ctx: Context, ev: StartEvent) -> Payment | None:
         await ctx.store.set("count", ev.get("count", 1))
+        if says := ev.get("says"):
+            ctx.write_event_to_stream(Event(message=says))
         for number in range(ev.get("count", 1)):
             ctx.send_event(Payment(number=number, ledger=ev.ledger))
         return None
@@ -208,6 +211,19 @@ async def one_answer(store: Store, run_id: str, ledger: str, later: str = "0") -
     return await _finished(runner, run_id)
 
 
+async def queued(store: Store, run_id: str, ledger: str, later: str = "0") -> Any:
+    """Enqueued, begun by whoever comes, looked at by somebody, approved; what it says is kept."""
+    runner = runner_on(store, _clock(later))
+    keep_progress(runner)
+    inputs = {"ledger": ledger, "says": "Half way"}
+    await runner.enqueue("payout", by="operator", run_id=run_id, inputs=inputs)
+    await _advanced(runner, run_id)
+    for record in await runner.pending(run_id=run_id):
+        await runner.claim(record.request_id, by="alice")
+    await _answer_all(runner, run_id, Approve())
+    return await _finished(runner, run_id)
+
+
 async def several_answers(store: Store, run_id: str, ledger: str, later: str = "0") -> Any:
     """Three requests; two are answered and told at once, then the third."""
     runner = await _begun(store, run_id, ledger, later, count=3)
@@ -323,6 +339,7 @@ async def notified(store: Store, run_id: str, ledger: str, later: str = "0") -> 
 
 SCENARIOS = (
     one_answer,
+    queued,
     several_answers,
     revised,
     refused,

@@ -22,6 +22,7 @@ from llama_index_hitl.testing._store_rows import (
     a_run,
     an_effect,
     an_entry,
+    some_progress,
 )
 
 OLD, NEW, OTHER = (Fernet.generate_key() for _ in range(3))
@@ -39,8 +40,9 @@ PRIVATE = Commit(
     grants=(a_grant(arguments={"to": WORD}),),
     notices=(a_notice(payload={"title": WORD}),),
     audit=(an_entry(reason=WORD), an_entry(details={"diff": WORD})),
+    progress=(some_progress(text=WORD),),
 )
-VALUES = 11
+VALUES = 12
 """Values in `PRIVATE` that are encrypted."""
 
 
@@ -78,6 +80,7 @@ async def assert_readable(path: Path, *keys: bytes) -> None:
     rows = list(await store.audit("run"))
     assert_chained(rows, "run")
     assert [row.entry for row in rows] == list(PRIVATE.audit)
+    assert [event.data for event in await store.feed()] == [{"text": WORD}]
     await store.close()
 
 
@@ -124,6 +127,7 @@ async def test_a_wrong_key_is_a_store_error_that_says_so(
         store.grants(GrantQuery()),
         store.notices(NEVER),
         store.audit("run"),
+        store.feed(),
     )
     for read in reads:
         with pytest.raises(StoreError, match=message):

@@ -35,6 +35,7 @@ from llama_index_hitl.testing._store_rows import (
     a_run,
     an_effect,
     an_entry,
+    some_progress,
 )
 
 _GRAIN = 10
@@ -75,7 +76,9 @@ async def fill(store: SqlStore, count: int) -> None:
         ours = {"reviewers": ("ann", "role:legal"), "tags": ("ours",), "workflow": "ours"}
         await store.commit(
             Commit(
-                run=a_run(f"ours {number}", tags=("ours",), status=RunStatus.FAILED),
+                run=a_run(
+                    f"ours {number}", tags=("ours",), status=RunStatus.FAILED, started_by="ann"
+                ),
                 requests=(a_request(f"ours {number}", run_id="ours 0", next_due=NOON, **ours),),
                 messages=(a_message(f"ours {number}", run_id="ours 0"),),
                 effects=(an_effect(f"ours {number}", run_id="ours 0"),),
@@ -90,6 +93,7 @@ async def fill(store: SqlStore, count: int) -> None:
                 ),
                 notices=(a_notice(f"ours {number}"),),
                 audit=(an_entry("ours 0"),),
+                progress=(some_progress("ours 0"),),
             )
         )
     await store.commit(
@@ -136,7 +140,12 @@ async def fill(store: SqlStore, count: int) -> None:
             )
         )
         for number in numbers:
-            await store.commit(Commit(run=a_run(f"other {number}", tags=("other",))))
+            await store.commit(
+                Commit(
+                    run=a_run(f"other {number}", tags=("other",), started_by="eve"),
+                    progress=(some_progress(f"other {number % 7}"),),
+                )
+            )
 
 
 def by_ann(**given: Any) -> Callable[[SqlStore], Awaitable[object]]:
@@ -155,6 +164,10 @@ def second_page(**given: Any) -> Callable[[SqlStore], Awaitable[object]]:
     return call
 
 
+async def from_the_end(store: SqlStore) -> object:
+    return await store.feed(after=await store.feed_end())
+
+
 async def answer(store: SqlStore) -> None:
     request = await store.request("ours 1")
     assert request is not None
@@ -168,7 +181,8 @@ async def answer(store: SqlStore) -> None:
             told=("ours 0",),
             effects=(an_effect("ours 1", revision=1, status="done"),),
             grants=(a_grant("ours 1", revision=1),),
-            audit=(an_entry("other 1"),),
+            audit=(an_entry("other 1", request_id="ours 1"),),
+            progress=(some_progress("ours 1"),),
         )
     )
 
@@ -201,6 +215,7 @@ CALLS: dict[str, Callable[[SqlStore], Awaitable[object]]] = {
     "one request": lambda store: store.request("ours 1"),
     "one run": lambda store: store.run("ours 1", whole=True),
     "the newest runs": lambda store: store.runs(RunQuery(limit=3, tag="ours")),
+    "runs by who started them": lambda store: store.runs(RunQuery(started_by="ann")),
     "runs by status": lambda store: store.runs(RunQuery(status=RunStatus.FAILED)),
     "messages": lambda store: store.messages("ours 0"),
     "ready": lambda store: store.ready(NOON),
@@ -216,6 +231,10 @@ CALLS: dict[str, Callable[[SqlStore], Awaitable[object]]] = {
     "grants of a request": lambda store: store.grants(GrantQuery(request_id="ours 1")),
     "grants of an owner": lambda store: store.grants(GrantQuery(owner="ann")),
     "audit": lambda store: store.audit("ours 0"),
+    "the feed": lambda store: store.feed(limit=3),
+    "the feed from its end on": from_the_end,
+    "the feed of a run": lambda store: store.feed(run_id="ours 0"),
+    "the end of the feed": lambda store: store.feed_end(),
     "a commit that answers": answer,
     "a commit that parks": park,
 }
@@ -270,7 +289,19 @@ async def test_no_statement_goes_through_a_whole_table(tmp_path: Path) -> None:
     assert through == {"SCAN hitl_effects USING INDEX hitl_effects_begun"}
 
 
-@pytest.mark.parametrize("name", ["by reviewer", "by run", "by tag", "by workflow", "due", "ready"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "by reviewer",
+        "by run",
+        "by tag",
+        "by workflow",
+        "due",
+        "ready",
+        "runs by who started them",
+        "the feed of a run",
+    ],
+)
 async def test_the_calls_that_are_measured_find_something(tmp_path: Path, name: str) -> None:
     store = SqlStore(tmp_path / "hitl.db")
     await fill(store, 20)

@@ -33,6 +33,7 @@ from llama_index_hitl.grants import Grant
 from llama_index_hitl.lifecycle import Command, close, open_record
 from llama_index_hitl.models import GrantTerms, ReviewPolicy, ReviewRequest
 from llama_index_hitl.stores import (
+    Claim,
     Commit,
     Effect,
     GrantQuery,
@@ -40,6 +41,7 @@ from llama_index_hitl.stores import (
     Message,
     Notice,
     NoticeKind,
+    Progress,
     RequestQuery,
     Run,
     RunQuery,
@@ -72,11 +74,14 @@ runs = st.builds(
     updated_at=instants,
     tags=tags,
     lease_until=maybe,
+    started_by=st.none() | names,
     start=blobs,
     snapshot=blobs,
     result=blobs,
     error=st.none() | payloads,
 )
+
+claims = st.none() | st.builds(Claim, by=names, until=instants)
 
 
 @st.composite
@@ -94,7 +99,9 @@ def requests(draw):
     record = open_record(asked)
     if draw(st.booleans()):
         record = close(record, Command.WITHDRAW, at=T0, reason="done")
-    return StoredRequest(run_id=draw(names), record=record, next_due=draw(maybe))
+    return StoredRequest(
+        run_id=draw(names), record=record, next_due=draw(maybe), claim=draw(claims)
+    )
 
 
 messages = st.builds(
@@ -150,8 +157,14 @@ notices = st.builds(
     attempts=st.integers(0, 3),
 )
 entries = st.builds(
-    AuditEntry, kind=st.sampled_from(AuditKind), run_id=names, at=instants, details=payloads
+    AuditEntry,
+    kind=st.sampled_from(AuditKind),
+    run_id=names,
+    at=instants,
+    request_id=st.none() | names,
+    details=payloads,
 )
+progress = st.builds(Progress, run_id=names, at=instants, data=payloads)
 
 
 def some(rows, *, key=None):
@@ -169,6 +182,7 @@ commits = st.builds(
     notices=some(notices, key=lambda notice: notice.notice_id),
     told=some(names),
     audit=some(entries),
+    progress=some(progress),
 )
 
 
@@ -179,6 +193,7 @@ class Model:
         self.runs, self.requests, self.effects, self.grants = {}, {}, {}, {}
         self.messages, self.notices = [], []
         self.audit = defaultdict(list)
+        self.feed = []
 
     def commit(self, commit):
         """Return the model after a commit; None: it is a conflict."""
@@ -221,8 +236,15 @@ class Model:
             else:
                 assert notice.revision == 0
                 self.notices.append(stored)
+        self.tell(commit)
+
+    def tell(self, commit):
         for entry in commit.audit:
             self.audit[entry.run_id].append(entry)
+            if _is_told(entry):
+                self.feed.append((entry.kind, entry.run_id, entry.request_id, entry.at, {}))
+        for said in commit.progress:
+            self.feed.append(("progress", said.run_id, None, said.at, said.data))
 
 
 Place: TypeAlias = AbstractContextManager[Callable[[], Store]]
@@ -325,9 +347,10 @@ class StoreMachine(RuleBasedStateMachine):
         workflow=st.none() | st.sampled_from(["article", "memo"]),
         status=st.none() | st.sampled_from(RunStatus),
         tag=st.none() | st.sampled_from(["x", "y"]),
+        started_by=st.none() | names,
         limit=st.integers(1, 3),
     )
-    def list_runs(self, workflow, status, tag, limit):
+    def list_runs(self, workflow, status, tag, started_by, limit):
         wanted = sorted(
             (
                 run
@@ -335,10 +358,13 @@ class StoreMachine(RuleBasedStateMachine):
                 if workflow in (None, run.workflow)
                 and status in (None, run.status)
                 and (tag is None or tag in run.tags)
+                and started_by in (None, run.started_by)
             ),
             key=lambda run: (-run.created_at.timestamp(), run.run_id),
         )
-        query = RunQuery(workflow=workflow, status=status, tag=tag, limit=limit)
+        query = RunQuery(
+            workflow=workflow, status=status, tag=tag, started_by=started_by, limit=limit
+        )
         found = []
         while True:
             page = self.ask(self.store.runs(query))
@@ -369,6 +395,16 @@ class StoreMachine(RuleBasedStateMachine):
         assert list(self.ask(self.store.due(now, limit=limit))) == wanted
         notices = sorted((n for n in model.notices if n.due <= now), key=lambda n: n.due)
         assert list(self.ask(self.store.notices(now, limit=limit))) == notices[:limit]
+
+    @rule(run_id=st.none() | names, limit=st.integers(1, 5))
+    def follow(self, run_id, limit):
+        wanted = [event for event in self.model.feed if run_id in (None, event[1])]
+        found, after = [], None
+        while events := self.ask(self.store.feed(run_id=run_id, after=after, limit=limit)):
+            found += [(e.kind, e.run_id, e.request_id, e.at, e.data) for e in events]
+            after = events[-1].cursor
+        assert found == wanted
+        assert not self.ask(self.store.feed(after=self.ask(self.store.feed_end())))
 
     @rule(run_id=st.none() | names, status=st.sampled_from([None, "begun", "done"]))
     def list_effects(self, run_id, status):
@@ -417,6 +453,12 @@ class StoreMachine(RuleBasedStateMachine):
             assert [row.number for row in rows] == [*range(1, len(rows) + 1)]
             assert [row.previous for row in rows] == ["", *(row.hash for row in rows)][: len(rows)]
             assert all(row.hash == row.actual_hash() for row in rows)
+
+
+def _is_told(entry):
+    if entry.kind in ("started", "retried", "finished", "failed", "cancelled"):
+        return True
+    return entry.request_id is not None and not entry.kind.startswith(("effect", "grant"))
 
 
 def _fits(request, query):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 from sqlalchemy import Connection, create_engine, event, inspect, text
 
 from llama_index_hitl.errors import StoreError
-from llama_index_hitl.stores import SqlStore, _database
+from llama_index_hitl.stores import Claim, Commit, RunQuery, SqlStore, _database
 from llama_index_hitl.stores._dialects import Postgres, Sqlite
+from llama_index_hitl.stores._encoding import RequestRow
 from llama_index_hitl.stores._tables import metadata
 from llama_index_hitl.stores.migrations import LATEST, MIGRATIONS, VERSIONS_TABLE, Migration
+from llama_index_hitl.testing._store_rows import NOON, a_request, some_progress
 
 
 def described(connection: Connection) -> dict[str, Any]:
@@ -141,12 +144,29 @@ async def test_an_older_database_takes_the_steps_that_it_lacks_and_keeps_its_row
             " fingerprint, tags, attempts) VALUES ('old', 'w', 'waiting', 0, 0, 1, '', '[]', 0)"
         )
     )
+    old = RequestRow.of(a_request("old"))
+    connection.execute(
+        text(
+            "INSERT INTO hitl_requests (request_id, run_id, revision, is_open, rank, created_at,"
+            " workflow, gate, entries, tags, record)"
+            " VALUES ('old', 'old', 1, 1, 2, 0, '', '', '[\"\"]', '[]', :record)"
+        ),
+        {"record": old.record},
+    )
     connection.commit()
     store = SqlStore(connection.engine.url)
-    run = await store.run("old")
-    await store.close()
+    run, request = await store.run("old"), await store.request("old")
     assert run is not None
-    assert run.workflow == "w"
+    assert request is not None
+    assert (run.workflow, run.started_by, request.claim) == ("w", None, None)
+    assert list(await store.feed()) == []
+    claimed = replace(request, claim=Claim(by="ann", until=NOON))
+    started = replace(run, started_by="ann")
+    await store.commit(Commit(run=started, requests=(claimed,), progress=(some_progress("old"),)))
+    assert await store.request("old") == replace(claimed, revision=2)
+    assert [run.run_id for run in await store.runs(RunQuery(started_by="ann"))] == ["old"]
+    assert [event.run_id for event in await store.feed()] == ["old"]
+    await store.close()
     assert described(connection) == wanted
     assert _steps(connection) == [(each.number, each.name) for each in MIGRATIONS]
 

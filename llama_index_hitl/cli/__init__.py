@@ -13,8 +13,10 @@ from llama_index_hitl.cli._demonstrating import demo
 from llama_index_hitl.cli._grants import list_grants, revoke, show_grant
 from llama_index_hitl.cli._listing import pending, runs
 from llama_index_hitl.cli._policy import replay, shadow
+from llama_index_hitl.cli._serving import serve
 from llama_index_hitl.cli._showing import show
 from llama_index_hitl.cli._spot_checks import judge, picked, report
+from llama_index_hitl.cli._tokens import add, list_tokens, revoke_token
 from llama_index_hitl.cli._upkeep import check, effects, recover, settle, sweep
 
 __all__ = ["app"]
@@ -55,4 +57,10 @@ _grants.command("list")(list_grants)
 _grants.command("show")(show_grant)
 _grants.command()(revoke)
 app.add_typer(_grants, name="grants", no_args_is_help=True, rich_help_panel="Keep going")
+_tokens = typer.Typer(help="Who may sign in to the web inbox, and with what roles.")
+_tokens.command()(add)
+_tokens.command("list")(list_tokens)
+_tokens.command("revoke")(revoke_token)
+app.add_typer(_tokens, name="tokens", no_args_is_help=True, rich_help_panel="Keep going")
+app.command(rich_help_panel="Serve")(serve)
 app.command(rich_help_panel="Try")(demo)

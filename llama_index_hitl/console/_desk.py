@@ -12,10 +12,10 @@ from typing import TextIO, TypeAlias
 from pydantic import ValidationError
 
 from llama_index_hitl._extras import require
+from llama_index_hitl._text import visible
 from llama_index_hitl.clock import Clock
 from llama_index_hitl.console._editor import edit_text, editor_command
 from llama_index_hitl.console._keyboard import Keyboard, UnreadableLine
-from llama_index_hitl._text import visible
 from llama_index_hitl.models import Reviewer
 
 EditorFunction: TypeAlias = Callable[[str, str], str | None]

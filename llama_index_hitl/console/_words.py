@@ -19,6 +19,7 @@ ALWAYS = "always"
 
 _DEEPEST = 8  # levels of a nested value that are laid out; what is below stays JSON
 
+
 def one_line(text: str, limit: int | None = None) -> str:
     """Return a text as one visible line, shortened if it is longer than `limit`."""
     line = " ".join(visible(text).split())

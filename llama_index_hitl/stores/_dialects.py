@@ -12,15 +12,17 @@ from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import (
     URL,
-    BigInteger,
     ColumnElement,
     Engine,
+    and_,
     bindparam,
     create_engine,
     event,
     func,
+    literal_column,
     make_url,
     select,
+    tuple_,
 )
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
@@ -261,27 +263,54 @@ class Postgres:
         session.row(_LOCK, kind=_SCHEMA_LOCK, name="")
 
 
-class Settled(ColumnElement[int]):
-    """The number below which no transaction that writes is under way any more.
+class Unread(ColumnElement[bool]):
+    """A row of the feed stands behind a place, and nothing can come before it any more.
 
-    Rows of the feed are read in the order of the numbers of their transactions, and below this one
-    only: PostgreSQL gives out the numbers of rows before it is known which transaction ends first,
-    so that a row may come to be seen after another one with a higher number. SQLite has one writer
-    at a time, whose transactions all have the number 0.
+    Rows are read in the order of the numbers of their transactions, and of none above one that is
+    under way: PostgreSQL gives out the numbers of rows before it is known which transaction ends
+    first, so that a row may come to be seen after another one with a higher number. SQLite has one
+    writer at a time, whose transactions all have the number 0.
+
+    Args:
+        xid: The column with the number of the transaction.
+        sequence: The column with the number of the row.
+        after: The place; None: before the first row.
     """
 
-    inherit_cache = True
-    type = BigInteger()
+    inherit_cache = False
+
+    def __init__(
+        self,
+        xid: ColumnElement[int],
+        sequence: ColumnElement[int],
+        after: tuple[ColumnElement[int], ColumnElement[int]] | None = None,
+    ) -> None:
+        self.xid = xid
+        self.sequence = sequence
+        self.after = after
 
 
-@compiles(Settled, "sqlite")
-def _settled_on_sqlite(_element: Settled, _compiler: SQLCompiler, **_options: Any) -> str:
-    return "1"
+@compiles(Unread, "sqlite")
+def _unread_on_sqlite(unread: Unread, compiler: SQLCompiler, **options: Any) -> str:
+    # Compared as a pair, the second one would not be looked up in an index.
+    condition = unread.xid == literal_column("0")
+    if unread.after is not None:
+        condition = and_(condition, unread.sequence > unread.after[1])
+    return compiler.process(condition, **options)
 
 
-@compiles(Settled, "postgresql")
-def _settled_on_postgres(_element: Settled, _compiler: SQLCompiler, **_options: Any) -> str:
-    return "(pg_snapshot_xmin(pg_current_snapshot())::text::bigint)"
+_UNDER_WAY: ColumnElement[int] = literal_column(
+    "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+)
+
+
+@compiles(Unread, "postgresql")
+def _unread_on_postgres(unread: Unread, compiler: SQLCompiler, **options: Any) -> str:
+    condition = unread.xid < _UNDER_WAY
+    if unread.after is not None:
+        place = tuple_(unread.xid, unread.sequence)
+        condition = and_(place > tuple_(*unread.after), condition)
+    return compiler.process(condition, **options)
 
 
 def _is_unicode(text: str) -> bool:

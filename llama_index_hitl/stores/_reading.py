@@ -6,12 +6,21 @@ import json
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from sqlalchemy import Select, bindparam, func, literal_column, or_, select, tuple_, union_all
+from sqlalchemy import (
+    BindParameter,
+    Select,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
 
 from llama_index_hitl.audit import AuditRow
 from llama_index_hitl.stores import _tables as tables
 from llama_index_hitl.stores._cursors import FeedPlace, feed_cursor
-from llama_index_hitl.stores._dialects import Settled
+from llama_index_hitl.stores._dialects import Unread
 from llama_index_hitl.stores._encoding import (
     audit_row,
     instant_of,
@@ -288,10 +297,10 @@ _FEED_PLACE = (tables.feed.c.xid, tables.feed.c.sequence)
 
 
 def _feed(*, of_run: bool) -> Statement:
-    found = select(*_FEED_PLACE, *(tables.feed.c[name] for name in FeedRow._fields)).where(
-        tuple_(*_FEED_PLACE) > tuple_(bindparam("after_xid"), bindparam("after_sequence")),
-        tables.feed.c.xid < Settled(),
-    )
+    after: tuple[BindParameter[int], BindParameter[int]]
+    after = bindparam("after_xid"), bindparam("after_sequence")
+    found = select(*_FEED_PLACE, *(tables.feed.c[name] for name in FeedRow._fields))
+    found = found.where(Unread(*_FEED_PLACE, after))
     if of_run:
         found = found.where(tables.feed.c.run_id == bindparam("run_id"))
     return Statement(found.order_by(*_FEED_PLACE).limit(bindparam("limit")))
@@ -302,7 +311,7 @@ FIND_FEED = {of_run: _feed(of_run=of_run) for of_run in (False, True)}
 
 FIND_FEED_END = Statement(
     select(*_FEED_PLACE)
-    .where(tables.feed.c.xid < Settled())
+    .where(Unread(*_FEED_PLACE))
     .order_by(*(column.desc() for column in _FEED_PLACE))
     .limit(1)
 )

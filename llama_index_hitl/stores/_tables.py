@@ -228,6 +228,6 @@ feed = Table(
     Column("at", BigInteger, nullable=False),
     Column("content", LargeBinary),
 )
-"""What happened, for those who follow. The database fills in `xid`; `Settled` says what for."""
+"""What happened, for those who follow. The database fills in `xid`; `Unread` says what for."""
 Index("hitl_feed_by_place", feed.c.xid, feed.c.sequence)
 Index("hitl_feed_by_run", feed.c.run_id, feed.c.xid, feed.c.sequence)

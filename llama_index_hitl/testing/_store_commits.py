@@ -17,6 +17,7 @@ from llama_index_hitl.errors import Conflict, StoreError
 from llama_index_hitl.stores.protocol import (
     Commit,
     GrantQuery,
+    Progress,
     RequestQuery,
     RunQuery,
     RunStatus,
@@ -35,6 +36,7 @@ from llama_index_hitl.testing._store_rows import (
     a_run,
     an_effect,
     an_entry,
+    some_progress,
 )
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -46,7 +48,12 @@ WHOLE = Commit(
     effects=(an_effect("e1"), an_effect("e2")),
     grants=(a_grant("g1"), a_grant("g2")),
     notices=(a_notice("n1"), a_notice("n2")),
-    audit=(an_entry("run"), an_entry("run", kind=AuditKind.ANSWERED), an_entry("other")),
+    audit=(
+        an_entry("run", request_id="r1"),
+        an_entry("run", kind=AuditKind.ANSWERED),
+        an_entry("other"),
+    ),
+    progress=(some_progress("run"), some_progress("other")),
 )
 """A commit with some of everything."""
 
@@ -100,6 +107,8 @@ UNSTORABLE = {
     "a message that is no JSON": {"messages": (a_message("m1", payload={"a": object()}),)},
     "a message with a NaN": {"messages": (a_message("m1", payload={"a": float("nan")}),)},
     "a notice that is no JSON": {"notices": (a_notice("n1", payload={"a": {1}}),)},
+    "progress without a time zone": {"progress": (Progress(run_id="run", at=_NAIVE, data={}),)},
+    "progress that is no JSON": {"progress": (some_progress(text=object()),)},
     "an error that is no JSON": {"run": a_run("run", error={"a": b""})},
 }
 """Parts that no store can hold."""
@@ -118,6 +127,7 @@ async def everything(store: Store) -> list[Any]:
         list(await store.grants(GrantQuery())),
         list(await store.notices(NEVER)),
         [list(await store.audit(run_id)) for run_id in keys],
+        list(await store.feed()),
     ]
 
 
@@ -225,6 +235,7 @@ class CommitTests:
         assert [grant.grant_id for grant in await store.grants(GrantQuery())] == ["g1", "g2"]
         assert [notice.notice_id for notice in await store.notices(NOON)] == ["n1", "n2"]
         assert [len(await store.audit(run_id)) for run_id in ("run", "other")] == [2, 1]
+        assert [event.run_id for event in await store.feed()] == ["run", "run", "other"]
 
     async def test_an_empty_commit_stores_nothing(self, store: Store) -> None:
         before = await everything(store)
@@ -408,6 +419,8 @@ class CommitTests:
             store.grants(GrantQuery()),
             store.notices(LATER),
             store.audit("run"),
+            store.feed(),
+            store.feed_end(),
         )
         for call in calls:
             with pytest.raises(StoreError, match="closed"):

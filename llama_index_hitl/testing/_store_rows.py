@@ -17,6 +17,7 @@ from llama_index_hitl.stores.protocol import (
     Message,
     Notice,
     NoticeKind,
+    Progress,
     Run,
     RunStatus,
     Store,
@@ -102,6 +103,11 @@ def a_grant(grant_id: str = "grant", *, revision: int = 0, **values: Any) -> Sto
 def an_entry(run_id: str = "run", **values: Any) -> AuditEntry:
     """Return an audit entry, with other values if they are given."""
     return AuditEntry(**{"kind": AuditKind.OPENED, "run_id": run_id, "at": NOON, **values})
+
+
+def some_progress(run_id: str = "run", **data: Any) -> Progress:
+    """Return what a run says at noon."""
+    return Progress(run_id=run_id, at=NOON, data=data)
 
 
 @dataclass(frozen=True)

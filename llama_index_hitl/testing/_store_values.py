@@ -89,6 +89,7 @@ class ValueTests:
             snapshot=b"\x00" * 100_000,
             result=b"",
             error=JSON,
+            started_by="ann",
         )
         await store.commit(Commit(run=run))
         assert await other.run("run", whole=True) == replace(run, revision=1)

@@ -9,6 +9,7 @@ It stands wherever LlamaIndex takes an LLM: in workflows, programs, query engine
 never opens a connection and never counts tokens.
 """
 
+import asyncio
 import json
 import re
 import threading
@@ -120,6 +121,7 @@ class ScriptedLLM(FunctionCallingLLM):
     Attributes:
         is_function_calling_model: False to play a model without tools: structured predictions are
             then read from its text.
+        pace: Seconds between the pieces of a streamed reply, for demos: one can watch it grow.
 
     Raises:
         TypeError: Not exactly one of `replies` and `reply` is given, or a reply is of no kind that
@@ -127,6 +129,7 @@ class ScriptedLLM(FunctionCallingLLM):
     """
 
     is_function_calling_model: bool = True
+    pace: float = 0.0
 
     _script: "_Script" = PrivateAttr()
 
@@ -202,7 +205,7 @@ class ScriptedLLM(FunctionCallingLLM):
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> ChatResponseAsyncGen:
         """Reply to the messages piece by piece; the reply is taken now, not at the first piece."""
-        return _asynchronous(_frames(self._answer(messages, **kwargs)))
+        return _asynchronous(_frames(self._answer(messages, **kwargs)), self.pace)
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -228,7 +231,7 @@ class ScriptedLLM(FunctionCallingLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Reply to one prompt piece by piece; the reply is taken now, not at the first piece."""
-        return _asynchronous(_pieces(self._text(prompt)))
+        return _asynchronous(_pieces(self._text(prompt)), self.pace)
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
@@ -455,8 +458,10 @@ def _pieces(text: str) -> CompletionResponseGen:
         yield CompletionResponse(text=so_far, delta=delta)
 
 
-async def _asynchronous(items: Iterable[_Item]) -> AsyncGenerator[_Item, None]:
+async def _asynchronous(items: Iterable[_Item], pace: float) -> AsyncGenerator[_Item, None]:
     for item in items:
+        if pace:
+            await asyncio.sleep(pace)
         yield item
 
 

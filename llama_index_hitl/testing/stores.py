@@ -9,13 +9,14 @@ import pytest
 
 from llama_index_hitl.stores.protocol import Store
 from llama_index_hitl.testing._store_commits import CommitTests
+from llama_index_hitl.testing._store_feed import FeedTests
 from llama_index_hitl.testing._store_grants import GrantTests
 from llama_index_hitl.testing._store_lists import ListTests
 from llama_index_hitl.testing._store_queues import QueueTests
 from llama_index_hitl.testing._store_values import ValueTests
 
 
-class StoreConformance(CommitTests, ValueTests, ListTests, QueueTests, GrantTests):
+class StoreConformance(CommitTests, ValueTests, ListTests, QueueTests, GrantTests, FeedTests):
     """Tests of every sentence in `Store`. A subclass says which store is tested.
 
     Override the fixture `store` with one that gives an empty store, and closes it after the test.

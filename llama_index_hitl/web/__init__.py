@@ -8,8 +8,9 @@
 
 from llama_index_hitl.web.app import create_app
 from llama_index_hitl.web.limits import Limits
+from llama_index_hitl.web.links import AnswerLinks
 from llama_index_hitl.web.people import Authenticate
 from llama_index_hitl.web.tokens import NamedTokens
 from llama_index_hitl.web.visibility import Visibility
 
-__all__ = ["Authenticate", "Limits", "NamedTokens", "Visibility", "create_app"]
+__all__ = ["AnswerLinks", "Authenticate", "Limits", "NamedTokens", "Visibility", "create_app"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -82,7 +82,7 @@ async def answer(
     except InvalidAnswer as error:
         if not hidden:
             raise
-        raise InvalidAnswer(request_id, _guarded(error.problems, hidden)) from None
+        raise InvalidAnswer(request_id, _guarded(error.problems, stored, shown)) from None
     except ValidationError as error:  # such as a role that the authorizer does not vouch for
         raise InvalidAnswer(request_id, problems_of(error)) from None
     site.worker.nudge(receipt.run_id)
@@ -144,13 +144,19 @@ def _refuse_unprintable(request: ReviewRequest, parsed: Answer) -> None:
         raise InvalidAnswer(request.request_id, [problem])
 
 
-def _guarded(problems: Iterable[FieldProblem], hidden: Collection[str]) -> Iterator[FieldProblem]:
+def _guarded(
+    problems: Iterable[FieldProblem], stored: StoredRequest, shown: StoredRequest
+) -> Iterator[FieldProblem]:
     """Yield problems without words that may quote what is hidden from whoever reads them."""
-    paths = [f"subject.{path}." for path in hidden]
     said = "this does not fit, or is hidden from you: leave it as it is"
+    whole, seen_of_it = stored.record.request.subject, shown.record.request.subject
     for problem in problems:
-        # A hidden path goes through lists, whose places stand in the path of a problem.
-        parts = [part for part in problem.field.split(".") if not part.isdigit()]
-        field = ".".join(parts) + "."
-        quotes = any(path.startswith(field) or field.startswith(path) for path in paths)
-        yield FieldProblem(problem.field, said) if quotes or field == "." else problem
+        of, _, path = problem.field.partition(".")
+        name = next((n for n in (path, path.partition(".")[0]) if whole and n in whole.data), None)
+        safe = (
+            whole is None
+            or seen_of_it is None
+            or of not in ("", "subject", "grant")
+            or (name is not None and whole.data[name] == seen_of_it.data.get(name))
+        )
+        yield problem if safe else FieldProblem(problem.field, said)

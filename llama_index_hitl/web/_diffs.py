@@ -173,7 +173,9 @@ def _rows(a: Sequence[str], b: Sequence[str], budget: _Budget) -> Iterator[Row]:
     for tag, i1, i2, j1, j2 in matcher.get_opcodes():
         i1, i2, j1, j2 = i1 + start, i2 + start, j1 + start, j2 + start
         if tag == "equal":
-            yield from (_same(a[i], i, j) for i, j in zip(range(i1, i2), range(j1, j2), strict=True))
+            yield from (
+                _same(a[i], i, j) for i, j in zip(range(i1, i2), range(j1, j2), strict=True)
+            )
             continue
         both = min(i2 - i1, j2 - j1)
         for k in range(both):

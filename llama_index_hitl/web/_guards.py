@@ -18,8 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_index_hitl.errors import TokenError
-from llama_index_hitl.web._sessions import is_https, root_of
-from llama_index_hitl.web._sign_in import bearer_of
+from llama_index_hitl.web._sessions import bearer_of, is_https, root_of
 from llama_index_hitl.web._site import site_of
 from llama_index_hitl.web.limits import nested_deeper
 

@@ -280,6 +280,8 @@ class Follower:
         events = await self._hub.page(self.run_id, self.place)
         if events:
             self.place = events[-1].cursor
+        elif self._hub.closed:
+            return None
         self._unread = self._unread or len(events) == _PAGE
         return News(tuple(events), text, more=len(events) == _PAGE)
 

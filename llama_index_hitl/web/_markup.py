@@ -57,8 +57,37 @@ _SCHEMES = ("http", "https", "mailto")
 
 # Colouring the languages that reviews are about; any other one might take apart slowly.
 _LANGUAGES = frozenset(
-    "bash c cpp csharp css diff docker go graphql hcl html ini java javascript json kotlin make "
-    "markdown php powershell python ruby rust sql swift toml typescript xml yaml".split()
+    [
+        "bash",
+        "c",
+        "cpp",
+        "csharp",
+        "css",
+        "diff",
+        "docker",
+        "go",
+        "graphql",
+        "hcl",
+        "html",
+        "ini",
+        "java",
+        "javascript",
+        "json",
+        "kotlin",
+        "make",
+        "markdown",
+        "php",
+        "powershell",
+        "python",
+        "ruby",
+        "rust",
+        "sql",
+        "swift",
+        "toml",
+        "typescript",
+        "xml",
+        "yaml",
+    ]
 )
 _ALIASES = {
     "c#": "csharp",
@@ -84,8 +113,33 @@ _ALIASES = {
 # --------------------------------------------------------------------------- Markdown
 
 _TAGS = frozenset(
-    "a blockquote br code del em h3 h4 h5 h6 hr li ol p pre s span strong table tbody td th thead "
-    "tr ul".split()
+    [
+        "a",
+        "blockquote",
+        "br",
+        "code",
+        "del",
+        "em",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "li",
+        "ol",
+        "p",
+        "pre",
+        "s",
+        "span",
+        "strong",
+        "table",
+        "tbody",
+        "td",
+        "th",
+        "thead",
+        "tr",
+        "ul",
+    ]
 )
 _PLAIN_ENTITY = re.compile("&(?:amp|lt|gt|quot|apos|nbsp|ndash|mdash|hellip);")
 _CLASSES = re.compile(r"tok-[a-z0-9]+|host|code|language")
@@ -291,9 +345,9 @@ class Layout:
 
 def cut(what: str) -> Markup:
     """Return the note that something is not shown; pages lead from it to all of it."""
-    return Markup('<p class="cut">{} <a class="cut-all" data-whole href="?whole=1">Show all</a></p>').format(
-        what
-    )
+    return Markup(
+        '<p class="cut">{} <a class="cut-all" data-whole href="?whole=1">Show all</a></p>'
+    ).format(what)
 
 
 def _folded(body: Markup, text: str) -> Markup:
@@ -343,8 +397,12 @@ def code_block(code: str, language: str | None, *, whole: bool = False) -> Marku
     if rest > 0:
         code = code[:CODE_LIMIT]
     lines = highlighted(code.removesuffix("\n"), language).split("\n")
-    numbered = Markup("\n").join(Markup('<span class="line">{}</span>').format(line) for line in lines)
-    block = Markup('<pre class="code code-numbered" tabindex="0"><code>{}</code></pre>').format(numbered)
+    numbered = Markup("\n").join(
+        Markup('<span class="line">{}</span>').format(line) for line in lines
+    )
+    block = Markup('<pre class="code code-numbered" tabindex="0"><code>{}</code></pre>').format(
+        numbered
+    )
     return block + cut(f"{rest:,} more characters") if rest > 0 else block
 
 
@@ -363,6 +421,7 @@ def _lexer(language: str | None) -> Lexer | None:
 
 
 # --------------------------------------------------------------------------- values
+
 
 def is_short(given: JsonValue, field: FormField | None = None) -> bool:
     """Tell whether a value stands beside its name, in one line."""
@@ -413,7 +472,9 @@ class _Writer:
         if isinstance(given, dict | list) and given:
             if depth >= _DEEPEST or self._left <= 0:
                 return plain(_json(given), whole=self._whole)
-            return self._object(given, depth) if isinstance(given, dict) else self._list(given, depth)
+            return (
+                self._object(given, depth) if isinstance(given, dict) else self._list(given, depth)
+            )
         return self._scalar(given)
 
     def _scalar(self, given: JsonValue) -> Markup:
@@ -448,15 +509,16 @@ class _Writer:
         if _is_row(given):
             return Markup(", ").join(self._scalar(item) for item in given)
         items = Markup("").join(
-            Markup("<li>{}</li>").format(self.value(item, depth + 1)) for item in given[: self._rows]
+            Markup("<li>{}</li>").format(self.value(item, depth + 1))
+            for item in given[: self._rows]
         )
-        return Markup('<ul class="value-list">{}</ul>').format(items) + self._rest(len(given), "items")
+        return Markup('<ul class="value-list">{}</ul>').format(items) + self._rest(
+            len(given), "items"
+        )
 
     def _table(self, given: Sequence[JsonValue], columns: Sequence[str], depth: int) -> Markup:
         shown = [row for row in given[: self._rows] if isinstance(row, dict)]
-        numbers = {
-            name for name in columns if all(is_number(row.get(name, 0)) for row in shown)
-        }
+        numbers = {name for name in columns if all(is_number(row.get(name, 0)) for row in shown)}
         head = Markup("").join(
             Markup('<th scope="col"{}>{}</th>').format(_side(name in numbers), visible(name)[:80])
             for name in columns

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from llama_index_hitl.clock import Clock
 from llama_index_hitl.web._signing import Signatures
+from llama_index_hitl.web._site import site_of
 
 if TYPE_CHECKING:
     from llama_index_hitl.web.tokens import NamedToken, NamedTokens
@@ -170,7 +171,24 @@ def _file_name(session: Session) -> str:
     return f"{int(session.issued.timestamp())}-{session.id}"
 
 
-# --------------------------------------------------------------------------- cookies
+# --------------------------------------------------------------------------- connections
+
+
+def bearer_of(connection: HTTPConnection) -> str | None:
+    """Return the token that a program sent along; None: it sent none."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def csrf_token(connection: HTTPConnection) -> str:
+    """Return what each form of a page, and each request of its script, has to send along.
+
+    As the field `csrf_token` or the header `X-CSRF-Token`. Empty where nobody has signed in on the
+    built-in page: then nothing asks for it.
+    """
+    sign_in = site_of(connection).sign_in
+    session = None if sign_in is None else sign_in.sessions.of(connection)
+    return "" if sign_in is None or session is None else sign_in.sessions.form_token(session)
 
 
 def is_https(connection: HTTPConnection) -> bool:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Annotated
 from urllib.parse import quote, unquote, urlsplit
 
+from fastapi import APIRouter, Form, Request
 from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse, Response
 
 from llama_index_hitl.clock import Clock
-from llama_index_hitl.errors import NotSignedIn
+from llama_index_hitl.errors import NotSignedIn, TooMany
 from llama_index_hitl.models import Reviewer
-from llama_index_hitl.web._sessions import Sessions, root_of
+from llama_index_hitl.web._pages import page, path_of
+from llama_index_hitl.web._sessions import Sessions, bearer_of, root_of
 from llama_index_hitl.web._site import site_of
 from llama_index_hitl.web.limits import Attempts, Limits, address_key
 from llama_index_hitl.web.tokens import NamedToken, NamedTokens
@@ -84,23 +88,6 @@ def _keys(connection: HTTPConnection, token: str) -> tuple[str, str]:
     return address_key(host), f"token {digest[:16]}"
 
 
-def bearer_of(connection: HTTPConnection) -> str | None:
-    """Return the token that a program sent along; None: it sent none."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
-
-
-def csrf_token(connection: HTTPConnection) -> str:
-    """Return what each form of a page, and each request of its script, has to send along.
-
-    As the field `csrf_token` or the header `X-CSRF-Token`. Empty where nobody has signed in on the
-    built-in page: then nothing asks for it.
-    """
-    sign_in = site_of(connection).sign_in
-    session = None if sign_in is None else sign_in.sessions.of(connection)
-    return "" if sign_in is None or session is None else sign_in.sessions.form_token(session)
-
-
 def sign_in_path(connection: HTTPConnection) -> str | None:
     """Return where to sign in so as to come back to this page; None: the host signs people in."""
     if site_of(connection).sign_in is None:
@@ -129,3 +116,61 @@ def own_path(connection: HTTPConnection, wanted: str) -> str:
     if parts.scheme or parts.netloc or strange or leaves or not plain.startswith(home):
         return home
     return wanted
+
+
+# --------------------------------------------------------------------------- pages
+
+router = APIRouter(include_in_schema=False)
+"""The pages of the built-in sign-in; without it they are not there."""
+
+
+@router.get("/sign-in", name="sign_in")
+async def ask_for_token(request: Request, next: str = "") -> Response:
+    """Ask for a token; whoever has signed in goes on."""
+    sign_in = _of(request)
+    if sign_in.sessions.of(request) is not None:
+        return RedirectResponse(own_path(request, next), 303)
+    return _form(request, next)
+
+
+@router.post("/sign-in")
+async def take_token(
+    request: Request,
+    token: Annotated[str, Form()] = "",
+    next: Annotated[str, Form()] = "",
+) -> Response:
+    """Begin a session, if the token is one."""
+    sign_in = _of(request)
+    try:
+        found = sign_in.known(token.strip(), request)
+    except NotSignedIn as error:
+        return _form(request, next, problem=str(error), status=401)
+    except TooMany as error:
+        refused = _form(request, next, problem=str(error), status=429)
+        refused.headers["Retry-After"] = str(error.retry_after)
+        return refused
+    response = RedirectResponse(own_path(request, next), 303)
+    sign_in.sessions.begin(found, request, response)
+    return response
+
+
+@router.post("/sign-out", name="sign_out")
+async def sign_out(request: Request) -> Response:
+    """End the session, for whoever has a copy of its cookie as well."""
+    sessions = _of(request).sessions
+    response = RedirectResponse(path_of(request, "sign_in"), 303)
+    if (session := sessions.of(request)) is not None:
+        sessions.end(session, request, response)
+    return response
+
+
+def _of(request: Request) -> SignIn:
+    sign_in = site_of(request).sign_in
+    if sign_in is None:
+        raise NotSignedIn
+    return sign_in
+
+
+def _form(request: Request, wanted: str, *, problem: str = "", status: int = 200) -> Response:
+    values = {"wanted": own_path(request, wanted), "problem": problem}
+    return page(request, "sign_in.html", person=None, status=status, **values)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llama_index_hitl.web._sign_in import SignIn
     from llama_index_hitl.web._worker import Worker
     from llama_index_hitl.web.limits import Limits, Streams
+    from llama_index_hitl.web.links import AnswerLinks
     from llama_index_hitl.web.people import Authenticate
     from llama_index_hitl.web.visibility import Visibility
 
@@ -34,6 +35,7 @@ class Site:
         limits: How much one client may send, try and hold open.
         streams: Counts what people hold open.
         sign_in: The built-in sign-in; None: the host signs people in.
+        links: Makes and reads signed links; None: there are none.
         allowed_hosts: The names under which it is served; None: any.
     """
 
@@ -47,6 +49,7 @@ class Site:
     limits: Limits
     streams: Streams
     sign_in: SignIn | None = None
+    links: AnswerLinks | None = None
     allowed_hosts: frozenset[str] | None = None
 
 

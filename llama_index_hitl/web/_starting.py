@@ -22,7 +22,7 @@ from llama_index_hitl.web._site import Site
 
 _INPUTS: TypeAdapter[JsonObject] = TypeAdapter(JsonObject)
 
-_OF_RUN = frozenset(inspect.signature(Workflow.run).parameters) | {"run_id"}
+_OF_RUN = frozenset({"self", "ctx", "start_event", "run_id"})
 """Names that mean something else to a workflow's `run` than a field of its start event."""
 
 

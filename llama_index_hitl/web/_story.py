@@ -181,6 +181,11 @@ class Story:
                     return
                 yield Pause(follower.place)
 
+    def note(self, event: FeedEvent) -> None:
+        """Note what an event says to be asked."""
+        if event.kind in _ASKS and event.request_id is not None:
+            self.asked.add(event.request_id)
+
     async def _looked(self) -> tuple[Reviewer, Run]:
         """Return who looks, and the run as it is, if they may see it."""
         person = await self._who()
@@ -208,8 +213,7 @@ class Story:
                 return Said(event.kind, data, event.cursor)
 
     async def _said_of_request(self, person: Reviewer, event: FeedEvent) -> Said | None:
-        if event.kind in _ASKS and event.request_id is not None:
-            self.asked.add(event.request_id)
+        self.note(event)
         shown = None if event.kind in _UNTOLD else await _shown(self._site, person, event)
         if shown is None:
             return None

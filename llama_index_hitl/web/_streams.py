@@ -19,7 +19,6 @@ from starlette.types import Receive, Scope, Send
 from llama_index_hitl.errors import NotSignedIn, StoreError, UnknownRun
 from llama_index_hitl.models import Reviewer
 from llama_index_hitl.stores.protocol import Cursor, Store
-from llama_index_hitl.web._limits import open_stream
 from llama_index_hitl.web._site import site_of
 from llama_index_hitl.web._story import (
     OVER,
@@ -151,7 +150,7 @@ async def inbox_events(
                 yield one
 
     begin = place or await site.runner.store.feed_end()
-    return EventStream(told(), held=open_stream(site, person))
+    return EventStream(told(), held=site.streams.opened(person))
 
 
 @router.get(
@@ -193,4 +192,4 @@ async def run_events(
         return await signed_in(request)
 
     story = Story(site, who, run_id)
-    return EventStream(story.told(after=place), held=open_stream(site, person))
+    return EventStream(story.told(after=place), held=site.streams.opened(person))

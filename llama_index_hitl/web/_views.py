@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
+from typing import Any, cast
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BaseModel, JsonValue
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from llama_index_hitl._text import storable
 from llama_index_hitl.forms import LABELS, FormField, decisions_of, fields_of
 from llama_index_hitl.models import (
     Answer,
@@ -22,6 +26,8 @@ from llama_index_hitl.models import (
 from llama_index_hitl.policies import why_not_allowed
 from llama_index_hitl.rendering import FieldDiff, diff_of
 from llama_index_hitl.stores.protocol import Run, RunStatus, StoredRequest
+
+_LONGEST_TEXT = 100_000
 
 
 class ClaimView(Value):
@@ -188,3 +194,29 @@ def run_view(run: Run, open_requests: tuple[str, ...] = ()) -> RunView:
         error=error,
         open_requests=open_requests,
     )
+
+
+def json_of(value: Any) -> JsonValue:
+    """Return what a run came to as JSON: models as their fields, and what is no JSON as its text.
+
+    A thing without words of its own is named by its type: what Python shows of it is for nobody.
+    """
+    try:
+        found = to_jsonable_python(value, fallback=_in_words, bytes_mode="base64")
+        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
+    except (PydanticSerializationError, ValueError, RecursionError):
+        return _in_words(value)
+    return cast("JsonValue", _flat(found) if isinstance(value, BaseModel) else found)
+
+
+def _flat(fields: Any) -> Any:
+    """Return the fields of an event with those that its class does not declare among them."""
+    more = fields.get("_data") if isinstance(fields, dict) else None
+    if not isinstance(more, dict):
+        return fields
+    return {**{name: value for name, value in fields.items() if name != "_data"}, **more}
+
+
+def _in_words(value: object) -> str:
+    spoken = type(value).__str__ is not object.__str__ and not isinstance(value, BaseModel)
+    return storable(str(value) if spoken else type(value).__name__, _LONGEST_TEXT)

@@ -119,7 +119,7 @@ class Worker:
         except HitlError as error:
             _LOGGER.info("Run %s was left as it is: %s", run_id, type(error).__name__)
         except Exception as error:  # noqa: BLE001 - it is one run, and others go on
-            _LOGGER.error("Run %s could not be advanced: %s", run_id, _told(error))
+            _LOGGER.warning("Run %s could not be advanced: %s", run_id, _told(error))
 
     async def _again_and_again(self, work: Callable[[], Awaitable[object]]) -> None:
         while True:

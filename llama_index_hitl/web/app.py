@@ -14,10 +14,27 @@ require("fastapi", extra="web", purpose="the web inbox")
 
 from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
+from llama_index_hitl.progress import keep_progress  # noqa: E402
+from llama_index_hitl.web import (  # noqa: E402
+    _chat,
+    _failures,
+    _link_pages,
+    _sign_in,
+    _sockets,
+    _streams,
+)
+from llama_index_hitl.web._api import api  # noqa: E402
 from llama_index_hitl.web._guards import GuardedApplication  # noqa: E402
 from llama_index_hitl.web._hub import Hub  # noqa: E402
-from llama_index_hitl.web._pages import Assets, bulk, inbox, requests  # noqa: E402
-from llama_index_hitl.web._sign_in import SignIn  # noqa: E402
+from llama_index_hitl.web._pages import (  # noqa: E402
+    Assets,
+    audit,
+    bulk,
+    inbox,
+    requests,
+    runs,
+    start,
+)
 from llama_index_hitl.web._site import Site  # noqa: E402
 from llama_index_hitl.web._worker import Worker  # noqa: E402
 from llama_index_hitl.web.limits import Limits, Streams  # noqa: E402
@@ -25,8 +42,23 @@ from llama_index_hitl.web.tokens import NamedTokens  # noqa: E402
 from llama_index_hitl.web.visibility import Visibility  # noqa: E402
 
 if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
     from llama_index_hitl.runner import Runner
+    from llama_index_hitl.web.links import AnswerLinks
     from llama_index_hitl.web.people import Authenticate
+
+_ROUTERS = (
+    _streams.router,
+    _sockets.router,
+    _chat.router,
+    inbox.router,
+    requests.router,
+    bulk.router,
+    start.router,
+    runs.router,
+    audit.router,
+)
 
 
 def create_app(
@@ -40,6 +72,7 @@ def create_app(
     secrets: Sequence[str] | None = None,
     session_length: timedelta = timedelta(hours=12),
     limits: Limits | None = None,
+    links: AnswerLinks | None = None,
     allowed_hosts: Iterable[str] | None = None,
 ) -> FastAPI:
     """Return the application: pages, API and streams, without globals.
@@ -48,7 +81,8 @@ def create_app(
     what it needs with the first request.
 
     Args:
-        runner: Starts runs, takes answers, reads the store; it stays yours to close.
+        runner: Starts runs, takes answers, reads the store; it stays yours to close. What its runs
+            say on their streams is kept from now on, see `keep_progress`.
         authenticate: Says who sends a request: a function of yours, which gets the connection and
             returns a reviewer, or None for nobody; or `NamedTokens`, with a page to sign in on.
         visibility: Says who sees what; by default people see what they are asked or started.
@@ -61,6 +95,7 @@ def create_app(
             sessions end with this process, and other processes know nothing of them.
         session_length: How long people stay signed in, with `NamedTokens`.
         limits: How much one client may send, try and hold open.
+        links: Makes and reads the signed links that are good here; None: there are none.
         allowed_hosts: The names, without a port, under which it is served, for applications that
             let in whoever can reach them: a page elsewhere can make its own name lead here, but
             comes under that name. None: any.
@@ -71,21 +106,26 @@ def create_app(
     limits = limits or Limits()
     sign_in = None
     if isinstance(authenticate, NamedTokens):
-        sign_in = SignIn(authenticate, secrets, length=session_length, limits=limits, clock=clock)
+        sign_in = _sign_in.SignIn(
+            authenticate, secrets, length=session_length, limits=limits, clock=clock
+        )
         authenticate = sign_in
     hub = Hub(runner.store)
-    worker = Worker(runner, works=works)
+    worker = Worker(runner, works=works, ring=hub.ring)
+    keep_progress(runner)
+    unwatch = runner.add_watch(hub.overhear)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            unwatch()
             await hub.close()
             await worker.close()
 
     # Their pages of documentation load scripts from elsewhere.
-    app = GuardedApplication(title=title, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = _Application(title=title, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.site = Site(
         runner=runner,
         authenticate=authenticate,
@@ -97,9 +137,26 @@ def create_app(
         limits=limits,
         streams=Streams(limits),
         sign_in=sign_in,
+        links=links,
         allowed_hosts=None if allowed_hosts is None else frozenset(allowed_hosts),
     )
+    # The pages first: `path('cancel_run')` in a template is theirs, not that of the API.
+    for router in _ROUTERS:
+        app.include_router(router)
+    app.include_router(api())
+    if sign_in is not None:
+        app.include_router(_sign_in.router)
+    if links is not None:
+        app.include_router(_link_pages.router)
     app.mount("/static", Assets(), name="static")
-    for part in (inbox, requests, bulk):
-        app.include_router(part.router)
+    _failures.install(app)
     return app
+
+
+class _Application(GuardedApplication):
+    """An application that begins to work with the first request, wherever it is mounted."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            self.state.site.worker.start()
+        await super().__call__(scope, receive, send)

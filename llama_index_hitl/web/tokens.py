@@ -127,7 +127,9 @@ class NamedTokens:
         with self._changing():
             gone = self._named(name)
             if gone is None:
-                raise TokenError(f"{name!r} has no token. See those that there are with `list`.")
+                raise TokenError(
+                    f"{name!r} has no token. `hitl tokens list` shows those that there are."
+                )
             self._kept = tuple(kept for kept in self._kept if kept is not gone)
         return gone
 

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from typing import Any
-
-from pydantic import JsonValue
 
 from llama_index_hitl.authorizers import Action
-from llama_index_hitl.models import (
-    ROLE_PREFIX,
-    Answer,
-    Edit,
-    JsonObject,
-    Reviewer,
-    ReviewRequest,
-    Subject,
-)
+from llama_index_hitl.models import ROLE_PREFIX, Reviewer, ReviewRecord, ReviewRequest
 from llama_index_hitl.stores.protocol import Run, StoredRequest
+from llama_index_hitl.web._masking import HIDDEN, masked, masked_answer, masked_record, masked_value
 
-HIDDEN = "•••"
-"""Stands where a value is that its reader may not see."""
+__all__ = ["HIDDEN", "Visibility", "entries_for", "masked", "masked_answer", "masked_value"]
 
 
 class Visibility:
@@ -101,12 +90,33 @@ class Visibility:
     def hidden_fields(self, person: Reviewer, request: ReviewRequest) -> Collection[str]:
         """Return the fields of the subject that somebody may not see, as dotted paths; none.
 
-        A path goes through lists to each of their items. What is hidden here is hidden in the
-        subject, in the revision before it, in edits of it, in the audit trail, and in what a run
-        came to. The title, the body, evidence and words of people are shown as they are: do not
-        put there what must be hidden.
+        A path goes through lists to each of their items, as in `items.price`; a star stands for
+        any one name. What is below a hidden field is hidden with it.
+
+        A hidden field is hidden in the subject, its schema, the revision before and the changes
+        since, in edits of it, here and in the approvals of earlier stages, and in standing
+        approvals. What rules said is hidden, for they quote values. An editor leaves hidden fields
+        as they are. What a run said and came to is not shown at all, see `sees_content`.
+
+        Title, body, evidence, tags and the response's form are the workflow's own words, feedback
+        and comments are people's: they are shown as they are. Keep what must be hidden out of them,
+        or override `shown`. The digest is that of the whole request: whoever sees all the rest of
+        it can find out whether a guess at a hidden value is right.
         """
         return ()
+
+    def sees_content(self, person: Reviewer, run: Run, requests: Iterable[StoredRequest]) -> bool:
+        """Tell whether somebody sees what a run was given, says, came to, and failed with.
+
+        Those who see the run do, unless a field of one of its requests is hidden from them: where
+        its value has got to meanwhile, nobody knows.
+
+        Args:
+            person: Who wants to see it.
+            run: The run.
+            requests: Its requests, open and closed.
+        """
+        return not any(self.hidden_fields(person, stored.record.request) for stored in requests)
 
     def shown(self, person: Reviewer, stored: StoredRequest) -> StoredRequest | None:
         """Return a request as somebody may see it; None: they may not see that there is one.
@@ -117,7 +127,7 @@ class Visibility:
         if not self.sees_request(person, stored):
             return None
         hidden = frozenset(self.hidden_fields(person, stored.record.request))
-        return _without(stored, hidden)
+        return replace(stored, record=masked_record(_without_trial(stored.record), hidden))
 
 
 def entries_for(person: Reviewer) -> frozenset[str]:
@@ -125,57 +135,10 @@ def entries_for(person: Reviewer) -> frozenset[str]:
     return frozenset((person.id, *(ROLE_PREFIX + role for role in person.roles)))
 
 
-def _without(stored: StoredRequest, hidden: frozenset[str]) -> StoredRequest:
-    record = stored.record
-    request = record.request
-    changes: dict[str, Any] = {}
-    if request.rule is not None and request.rule.shadow is not None:
-        changes["rule"] = None
-    if hidden:
-        for name in ("subject", "previous"):
-            subject = getattr(request, name)
-            if subject is not None:
-                changes[name] = masked(subject, hidden)
-        changes["approvals"] = tuple(
-            approval.model_copy(update={"answers": _masked_answers(approval.answers, hidden)})
-            for approval in request.approvals
-        )
-    if not changes:
-        return stored
-    shown = request.model_copy(update=changes)  # the digest stays that of what is stored
-    answers = _masked_answers(record.answers, hidden)
-    return replace(stored, record=record.model_copy(update={"request": shown, "answers": answers}))
-
-
-def masked(subject: Subject, hidden: Collection[str]) -> Subject:
-    """Return a subject with some fields hidden, by dotted path."""
-    return subject.model_copy(update={"data": _masked(subject.data, hidden, "")})
-
-
-def masked_answer(answer: Answer, hidden: Collection[str]) -> Answer:
-    """Return an answer likewise: an edit holds the whole subject."""
-    if not hidden or not isinstance(answer.decision, Edit):
-        return answer
-    data = _masked(answer.decision.subject, hidden, "")
-    decision = answer.decision.model_copy(update={"subject": data})
-    return answer.model_copy(update={"decision": decision})
-
-
-def _masked_answers(answers: Iterable[Answer], hidden: Collection[str]) -> tuple[Answer, ...]:
-    return tuple(masked_answer(answer, hidden) for answer in answers)
-
-
-def _masked(data: JsonObject, hidden: Collection[str], prefix: str) -> JsonObject:
-    return {
-        name: HIDDEN if f"{prefix}{name}" in hidden else _below(value, hidden, f"{prefix}{name}.")
-        for name, value in data.items()
-    }
-
-
-def _below(value: JsonValue, hidden: Collection[str], prefix: str) -> JsonValue:
-    """Hide fields of what a value is made of; a path goes through lists to each of their items."""
-    if isinstance(value, dict):
-        return _masked(value, hidden, prefix)
-    if isinstance(value, list):
-        return [_below(item, hidden, prefix) for item in value]
-    return value
+def _without_trial(record: ReviewRecord) -> ReviewRecord:
+    """Return a request without what a rule on trial would have said of it."""
+    rule = record.request.rule
+    if rule is None or rule.shadow is None:
+        return record
+    # Not made anew: the digest stays that of what is stored.
+    return record.model_copy(update={"request": record.request.model_copy(update={"rule": None})})

@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from llama_index_hitl.models import Reviewer
 from llama_index_hitl.web._pages import _filters
+from llama_index_hitl.web._sessions import csrf_token
 from llama_index_hitl.web._site import site_of
 
 STATIC = Path(__file__).parent.parent / "static"
@@ -104,7 +105,7 @@ def page(
             base=str(request.scope.get("root_path", "")).rstrip("/"),
             path=path,
             has_path=has_path,
-            csrf_token=getattr(request.state, "csrf_token", ""),
+            csrf_token=csrf_token(request),
             now=site.clock(),
             **values,
         )

@@ -53,7 +53,7 @@ async def request_page(request: Request, person: Person, request_id: str) -> Res
     return await _shown(request, person, shown, form=form)
 
 
-@router.get("/requests/{request_id}/decide/{kind}", name="decide")
+@router.get("/requests/{request_id}/decide/{kind}", name="decide_form")
 async def decide_fragment(request: Request, person: Person, request_id: str, kind: str) -> Response:
     """Return the form of one decision."""
     shown = await seen(site_of(request), person, request_id)
@@ -64,7 +64,7 @@ async def decide_fragment(request: Request, person: Person, request_id: str, kin
     return await _form(request, person, shown, form)
 
 
-@router.post("/requests/{request_id}/answer", name="answer")
+@router.post("/requests/{request_id}/answer", name="answer_form")
 async def answer_form(request: Request, person: Person, request_id: str) -> Response:
     """Take an answer; an edit first shows what it changes."""
     site = site_of(request)
@@ -108,7 +108,7 @@ async def answer_form(request: Request, person: Person, request_id: str) -> Resp
     return redirect(request, "request", request_id=request_id, notice="answered")
 
 
-@router.post("/requests/{request_id}/claim", name="claim")
+@router.post("/requests/{request_id}/claim", name="claim_form")
 async def claim_form(request: Request, person: Person, request_id: str) -> Response:
     """Tell others that this person looks at a request."""
     site = site_of(request)
@@ -121,7 +121,7 @@ async def claim_form(request: Request, person: Person, request_id: str) -> Respo
     return await _back(request, person, request_id, "claimed")
 
 
-@router.post("/requests/{request_id}/release", name="release")
+@router.post("/requests/{request_id}/release", name="release_form")
 async def release_form(request: Request, person: Person, request_id: str) -> Response:
     """Tell others that this person looks at a request no more."""
     site = site_of(request)
