@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import groupby
@@ -71,6 +72,12 @@ def words(name: str) -> str:
     return name.replace("_", " ").replace("-", " ").strip()
 
 
+def short_name(workflow: str) -> str:
+    """Return the name of a workflow without the module that it is in, as words."""
+    name = visible(workflow).rpartition(".")[2] or visible(workflow)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+
+
 def initials(name: str) -> str:
     """Return one or two letters that stand for a person."""
     parts = [part for part in words(name).replace(".", " ").split() if part[0].isalnum()]
@@ -107,6 +114,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "initials": initials,
     "moment": moment,
     "reject_names": reject_names,
+    "short_name": short_name,
     "span": span,
     "time_tag": time_tag,
     "typed": typed,
