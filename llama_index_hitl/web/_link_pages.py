@@ -179,7 +179,7 @@ def _shown(
         link_token=_links_of(request).form_token(token),
         chosen=chosen,
         typed=typed or {},
-        problems={problem.field: problem.message for problem in problems},
+        problems=problems,
     )
 
 

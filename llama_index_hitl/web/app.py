@@ -27,6 +27,7 @@ from llama_index_hitl.web._api import api  # noqa: E402
 from llama_index_hitl.web._guards import GuardedApplication  # noqa: E402
 from llama_index_hitl.web._hub import Hub  # noqa: E402
 from llama_index_hitl.web._pages import Assets, audit, runs, start  # noqa: E402
+from llama_index_hitl.web._pages.failures import failure_page  # noqa: E402
 from llama_index_hitl.web._site import Site  # noqa: E402
 from llama_index_hitl.web._worker import Worker  # noqa: E402
 from llama_index_hitl.web.limits import Limits, Streams  # noqa: E402
@@ -137,7 +138,7 @@ def create_app(
     if links is not None:
         app.include_router(_link_pages.router)
     app.mount("/static", Assets(), name="static")
-    _failures.install(app)
+    _failures.install(app, failure_page)
     return app
 
 

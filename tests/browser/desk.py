@@ -31,9 +31,14 @@ PEOPLE = {
 """Who there is, by token."""
 
 
+def person(name: str) -> Reviewer:
+    """Return somebody, with their roles."""
+    return next(person for person in PEOPLE.values() if person.id == name)
+
+
 def token_of(name: str) -> str:
     """Return the token with which somebody signs in."""
-    return next(token for token, person in PEOPLE.items() if person.id == name)
+    return next(token for token, who in PEOPLE.items() if who.id == name)
 
 
 @dataclass
