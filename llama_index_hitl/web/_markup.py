@@ -323,6 +323,7 @@ class Layout:
     def __init__(self, *, whole: bool = False) -> None:
         self.whole = whole
         self._left = 3 * MARKDOWN_LIMIT
+        self._writer = _Writer(whole=whole)
 
     def markdown(self, text: str) -> Markup:
         """Return Markdown as HTML; as plain text where there was much on the page already."""
@@ -339,7 +340,7 @@ class Layout:
             return self.markdown(given)
         if isinstance(given, str) and field is not None and field.widget == "code":
             return code_block(given, field.language, whole=self.whole)
-        return _Writer(whole=self.whole).value(given, 0)
+        return self._writer.value(given, 0)
 
 
 def cut(what: str) -> Markup:
@@ -459,7 +460,7 @@ def _is_row(items: Sequence[JsonValue]) -> bool:
 
 
 class _Writer:
-    """Lays out one value, up to a number of cells."""
+    """Lays out values, up to a number of cells in all."""
 
     def __init__(self, *, whole: bool) -> None:
         self._whole = whole
