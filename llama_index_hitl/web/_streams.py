@@ -117,6 +117,7 @@ async def checked_place(
 @router.get(
     "/inbox/events",
     response_class=EventStream,
+    status_code=200,
     summary="What happens to requests, as it happens",
 )
 async def inbox_events(
@@ -156,6 +157,7 @@ async def inbox_events(
 @router.get(
     "/runs/{run_id}/events",
     response_class=EventStream,
+    status_code=200,
     summary="What happens in a run, as it happens",
     responses={204: {"description": "The run is over, and you were told all of it."}},
 )

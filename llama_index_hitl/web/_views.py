@@ -147,7 +147,7 @@ def detail_of(stored: StoredRequest, person: Reviewer, now: datetime) -> Request
     )
 
 
-def _summary(stored: StoredRequest, person: Reviewer, now: datetime) -> dict[str, object]:
+def _summary(stored: StoredRequest, person: Reviewer, now: datetime) -> dict[str, Any]:
     record = stored.record
     request, outcome = record.request, record.outcome
     is_open = record.status is RequestStatus.OPEN
