@@ -153,7 +153,7 @@ class DeskClaim(DeskWorkflow, DemoClaim):
     )
 
     @step
-    async def block(  # type: ignore[override] - it takes one more event
+    async def block(  # type: ignore[override]  # it takes one more event
         self, ev: Rejected | Expired
     ) -> ClaimResult:
         """End without executing anything."""
