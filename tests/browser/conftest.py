@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
 from desk import Desk
+from playwright.async_api import Browser, async_playwright
 from served import Serve, served
 from windows import Windows, windows_of
 
