@@ -9,12 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from llama_index_hitl.errors import InvalidAnswer
-from llama_index_hitl.forms import check_decision, decisions_of, fields_of, parse_answer
+from llama_index_hitl.errors import FieldProblem, InvalidAnswer
+from llama_index_hitl.forms import (
+    check_decision,
+    decisions_of,
+    fields_of,
+    fields_of_schema,
+    parse_answer,
+    parse_form,
+)
 from llama_index_hitl.models import (
     Approve,
     DecisionKind,
     Edit,
+    GrantOffer,
     Respond,
     Reviewer,
     ReviewRequest,
@@ -302,3 +310,84 @@ def test_the_answer_carries_who_when_where_and_about_what() -> None:
     answer = parse_answer(asked, "approve", by=ERIN, at=NOW, channel="web", role="legal")
     assert (answer.request_id, answer.digest) == (asked.request_id, asked.digest)
     assert (answer.by, answer.role, answer.channel, answer.at) == (ERIN, "legal", "web", NOW)
+
+
+class TestHidden:
+    """What somebody does not see of a subject they neither change nor find out."""
+
+    def request(self) -> ReviewRequest:
+        subject = Subject(
+            type="Pay",
+            data={"salary": 5000, "to": {"name": "Ann", "iban": "DE1"}, "free": 7},
+            json_schema={"type": "object", "properties": {"salary": {"type": "integer"}}},
+        )
+        return ReviewRequest(
+            request_id="r1",
+            title="Pay?",
+            subject=subject,
+            allowed=(DecisionKind.APPROVE, DecisionKind.EDIT),
+            grantable=GrantOffer(tool="pay", version="1"),
+            created_at=NOW,
+        )
+
+    def shown(self) -> Subject:
+        subject = self.request().subject
+        assert subject is not None
+        data = {"salary": "•••", "to": {"name": "Ann", "iban": "•••"}, "free": 7}
+        return subject.model_copy(update={"data": data})
+
+    def parsed(self, raw: dict[str, Any]) -> Any:
+        request = self.request()
+        return parse_answer(
+            request, raw, by=Reviewer(id="ann"), at=NOW, shown=self.shown()
+        ).decision
+
+    def test_an_edit_keeps_it(self) -> None:
+        changes = {"to": {"name": "Bob"}, "salary": "•••"}
+        edit = self.parsed({"decision": "edit", "subject": changes})
+        assert edit.subject == {"salary": 5000, "to": {"name": "Bob", "iban": "DE1"}, "free": 7}
+
+    def test_an_edit_cannot_change_it(self) -> None:
+        for name, value in (("salary", 1), ("salary", "1"), ("to", {"iban": "DE2"}), ("to", None)):
+            with pytest.raises(InvalidAnswer) as refused:
+                self.parsed({"decision": "edit", "subject": {name: value}})
+            assert [p.field for p in refused.value.problems] == [f"subject.{name}"]
+
+    def test_a_limit_on_it_does_not_tell_how_large_it_is(self) -> None:
+        said = set()
+        for limit in (1, 10_000):
+            terms = {"arguments": "any", "at_most": {"salary": limit}}
+            with pytest.raises(InvalidAnswer) as refused:
+                self.parsed({"decision": "approve", "grant": terms})
+            said.add(str(refused.value))
+        assert len(said) == 1
+        terms = {"arguments": "any", "at_most": {"free": 10}}
+        assert self.parsed({"decision": "approve", "grant": terms}).grant is not None
+
+
+class TestForm:
+    """Any object has a form, such as what a run is started with."""
+
+    schema = Thing.model_json_schema()
+
+    def test_its_fields_are_those_of_its_schema(self) -> None:
+        names = [field.name for field in fields_of_schema(self.schema)]
+        assert names == list(Thing.model_fields)
+        prefixed = fields_of_schema(self.schema, prefix="thing", data={"name": "x", "more": 1})
+        assert (prefixed[0].name, prefixed[0].value) == ("thing.name", "x")
+        assert (prefixed[-1].name, prefixed[-1].value) == ("thing.more", 1)
+
+    def test_texts_become_what_they_mean_and_empty_ones_are_left_out(self) -> None:
+        typed = {"name": "x", "size": "s", "count": "3", "price": ""}
+        found, problems = parse_form(self.schema, typed)
+        assert (found, problems) == ({"name": "x", "size": "s", "count": 3}, ())
+
+    def test_all_that_is_wrong_is_told_by_its_field(self) -> None:
+        _, problems = parse_form(self.schema, {"size": "s", "cuont": 1})
+        assert {problem.field for problem in problems} == {"name", "count", "cuont"}
+        _, problems = parse_form(self.schema, {"name": "x", "size": "xl", "count": "many"})
+        assert FieldProblem("count", "this must be a whole number") in problems
+        assert {problem.field for problem in problems} == {"size", "count"}
+
+    def test_without_a_schema_it_takes_any_fields(self) -> None:
+        assert parse_form({}, {"a": 1, "b": ""}) == ({"a": 1, "b": ""}, ())

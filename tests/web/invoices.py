@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import httpx
 from durable import Article, Asking, Laddered, Plain, Staged
 from fastapi import FastAPI
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 from workflows import Workflow, step
 from workflows.events import Event, StartEvent, StopEvent
 
@@ -34,6 +34,13 @@ class InvoiceStart(StartEvent):
     supplier: str
     amount: int = Field(ge=1, description="In euros.")
     note: str | None = None
+
+    @field_validator("supplier")
+    @classmethod
+    def _is_known(cls, supplier: str) -> str:
+        if supplier == "Nobody":
+            raise ValueError("we do not know them")
+        return supplier
 
 
 class Invoice(Event):
