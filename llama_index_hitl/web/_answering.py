@@ -108,7 +108,9 @@ async def edited(
     try:
         parsed = _parsed(site, person, stored, shown, raw, role=None, channel="web")
     except InvalidAnswer as error:
-        raise InvalidAnswer(request_id, _guarded(error.problems, hidden)) from None
+        if not hidden:
+            raise
+        raise InvalidAnswer(request_id, _guarded(error.problems, stored, shown)) from None
     decision = masked_answer(parsed, hidden).decision
     if not isinstance(decision, Edit):
         raise InvalidAnswer(request_id, [FieldProblem("decision", "this is no edit")])

@@ -447,7 +447,9 @@ def number(given: float) -> Markup:
         first = len(whole.lstrip("-")) % 3 or 3
         first += len(whole) - len(whole.lstrip("-"))
         groups = (whole[at : at + 3] for at in range(first, len(whole), 3))
-        shown = Markup(whole[:first]) + Markup("").join(Markup("<i>{}</i>").format(g) for g in groups)
+        shown = Markup(whole[:first]) + Markup("").join(
+            Markup("<i>{}</i>").format(g) for g in groups
+        )
     else:
         shown = Markup(whole)
     return Markup('<span class="num">{}{}{}</span>').format(shown, point, rest)

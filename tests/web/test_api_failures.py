@@ -113,7 +113,7 @@ class TestUnwell:
         failure(response, 500, "internal")
         assert "hunter2" not in response.text + caplog.text
         assert "RuntimeError" in caplog.text
-        assert 'in request\n    raise self.raises' in caplog.text
+        assert "in request\n    raise self.raises" in caplog.text
         assert "Traceback" not in response.text
 
     async def test_a_store_that_cannot_be_reached_is_not_named(

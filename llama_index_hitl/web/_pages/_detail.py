@@ -337,9 +337,7 @@ def _vote(answer: Answer, request: ReviewRequest, layout: Layout) -> VoteView:
     found: dict[str, Any] = {}
     match decision:
         case Edit() if request.subject is not None:
-            found["changes"] = changes(
-                request.subject.data, decision.subject, labels_of(request)
-            )
+            found["changes"] = changes(request.subject.data, decision.subject, labels_of(request))
         case Respond():
             found["response"] = layout.value(decision.response)
         case Revise():

@@ -49,12 +49,23 @@ async def row_fragment(request: Request, person: Person, request_id: str) -> Res
         return Response(status_code=204)
     row = summary_of(shown, person, site.clock())
     return page(
-        request, "partials/row.html", person=person, row=row, choice=choice, open_id=None, checked=()
+        request,
+        "partials/row.html",
+        person=person,
+        row=row,
+        choice=choice,
+        open_id=None,
+        checked=(),
     )
 
 
 async def with_inbox(
-    request: Request, person: Reviewer, *, open_id: str | None = None, status: int = 200, **values: Any
+    request: Request,
+    person: Reviewer,
+    *,
+    open_id: str | None = None,
+    status: int = 200,
+    **values: Any,
 ) -> Response:
     """Return the whole page: the list, and beside it a request, if one is opened.
 
