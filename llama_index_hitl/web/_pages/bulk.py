@@ -78,9 +78,7 @@ async def bulk_approve(request: Request, person: Person) -> Response:
         await _approved(site, person, request_id, digest, comment)
         for request_id, _, digest in chosen
     ]
-    return page(
-        request, _template(request), person=person, items=(), left_out=0, outcomes=outcomes
-    )
+    return page(request, _template(request), person=person, items=(), left_out=0, outcomes=outcomes)
 
 
 def _template(request: Request) -> str:
