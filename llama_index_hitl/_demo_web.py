@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from workflows import Context, step
+from workflows.events import Event
 
 from llama_index_hitl._demo import (
     BANK_FILE,
@@ -26,6 +27,7 @@ from llama_index_hitl._demo import (
     scripted_model,
 )
 from llama_index_hitl._demo_banking import Bank
+from llama_index_hitl.clock import Clock, utc_now
 from llama_index_hitl.events import Expired, Rejected
 from llama_index_hitl.models import Approve, Decision, Escalate, Priority, Revise
 from llama_index_hitl.prebuilt._base import decisions_in, status_of
@@ -48,8 +50,21 @@ ANGLES = ("What is known", "Where people disagree", "What it means in practice")
 PACE = 0.03
 """Seconds between the pieces of a text of the scripted model, so that one can watch it grow."""
 
+_WRITE_EVERY = 24
+"""Characters of a text between two events that say how it goes on."""
+
 _URGENT = timedelta(hours=2)
 _USUAL = timedelta(days=1)
+
+
+class Writing(Event):
+    """Says on the stream how a text goes on that the model is writing.
+
+    Attributes:
+        delta: What comes next.
+    """
+
+    delta: str
 
 
 class DeskWorkflow(DemoWorkflow):
@@ -75,6 +90,18 @@ class DeskWorkflow(DemoWorkflow):
                 else model_at_hand(self._model, pace=self._pace)
             )
         return self._llm
+
+    async def _streamed(self, llm: LLM, prompt: str) -> str:
+        """Take the answer piece by piece, and show it on the stream as it grows."""
+        ctx: Context[Any] = Context.get_step_context()
+        text, shown = "", 0
+        async for piece in await llm.astream_complete(prompt):
+            text = piece.text
+            if len(text) - shown >= _WRITE_EVERY:
+                ctx.write_event_to_stream(Writing(delta=text[shown:]))
+                shown = len(text)
+        ctx.write_event_to_stream(Writing(delta=text[shown:] + "\n\n"))
+        return text
 
 
 class DeskReport(DeskWorkflow, DemoReport):
@@ -126,7 +153,9 @@ class DeskClaim(DeskWorkflow, DemoClaim):
     )
 
     @step
-    async def block(self, ev: Rejected | Expired) -> ClaimResult:
+    async def block(  # type: ignore[override]  # it takes one more event
+        self, ev: Rejected | Expired
+    ) -> ClaimResult:
         """End without executing anything."""
         decisions = decisions_in(ev)
         return ClaimResult(
@@ -146,6 +175,7 @@ def workflows(
     scripted: bool = False,
     pace: float = 0.0,
     bank: Bank | None = None,
+    clock: Clock = utc_now,
 ) -> dict[str, Workflow]:
     """Return the workflows on the desk, by name.
 
@@ -154,8 +184,9 @@ def workflows(
         scripted: Use the scripted model also where there is a key.
         pace: Seconds between the pieces of its texts.
         bank: Where the money is; None: in a file in the working directory.
+        clock: Where the time comes from.
     """
-    options: dict[str, Any] = {"model": model, "scripted": scripted, "pace": pace}
+    options: dict[str, Any] = {"model": model, "scripted": scripted, "pace": pace, "clock": clock}
     kinds: dict[str, type[DeskWorkflow]] = {
         "report": DeskReport,
         "document": DeskDocument,
@@ -206,18 +237,21 @@ async def fill(store: Store, *, now: datetime, bank: Bank | None = None) -> int:
     Returns:
         How much was put there: 0 for a store that was filled before.
     """
-    flows = workflows(scripted=True, bank=bank)
+    account = bank or Bank(BANK_FILE)
     filled = 0
     for work in sorted(ON_THE_DESK, key=lambda work: work.asked, reverse=True):
         if await store.run(f"demo-{work.name}") is None:
-            await _put(work, store, flows, now)
+            await _put(work, store, account, now)
             filled += 1
     return filled
 
 
-async def _put(work: Waiting, store: Store, flows: dict[str, Workflow], now: datetime) -> None:
+async def _put(work: Waiting, store: Store, bank: Bank, now: datetime) -> None:
     def runner_of(ago: timedelta) -> Runner:
-        made = Runner(store, flows, clock=lambda: now - ago)
+        def clock() -> datetime:
+            return now - ago
+
+        made = Runner(store, workflows(scripted=True, bank=bank, clock=clock), clock=clock)
         keep_progress(made)
         return made
 

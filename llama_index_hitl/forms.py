@@ -663,8 +663,9 @@ def _schema_problems(prefix: str, data: JsonValue, schema: JsonObject) -> list[F
 
 def _missing_in(error: SchemaProblem) -> tuple[str, ...]:
     """Return the name of the field that is missing, if that is what is wrong."""
-    if error.validator != "required":
+    names, found = error.validator_value, error.instance
+    if error.validator != "required" or not isinstance(names, list) or not isinstance(found, dict):
         return ()
     # There is one error for each name that is missing, and only its words say which.
-    names = [name for name in error.validator_value if name not in error.instance]
-    return tuple(name for name in names if error.message.startswith(repr(name)))[:1]
+    missing = (name for name in names if name not in found)
+    return tuple(name for name in missing if error.message.startswith(repr(name)))[:1]

@@ -112,6 +112,41 @@ def fits(shown: str, columns: int = 80) -> bool:
     return all(len(line) <= columns for line in lines)
 
 
+# --------------------------------------------------------------------------- who looks
+
+
+def test_who_looks_at_a_request_is_said_and_taken_back(shop: Shop) -> None:
+    request_id = shop.ask("article", topic="Tea")
+    assert shop.json("pending")["requests"][0]["claim"] is None
+    claimed = shop.hitl("claim", request_id, "--by", "lena", "--role", "legal")
+    assert claimed.exit_code == 0, claimed.output
+    assert claimed.stdout.startswith("Claimed by lena until ")
+    assert "lena" in shop.hitl("pending").stdout
+    assert "Looked at by" in shop.hitl("pending").stdout
+    assert "looked at by" in shop.hitl("show", request_id).stdout
+    for found in (shop.json("pending")["requests"][0], shop.json("show", request_id)["request"]):
+        assert found["claim"]["by"] == "lena"
+        assert datetime.fromisoformat(found["claim"]["until"]) > datetime.now(UTC)
+    assert "lena is looking at" in refused(shop.hitl("claim", request_id, "--by", "mo"))
+    assert shop.json("claim", request_id, "--by", "mo", code=1)["error"]["code"] == (
+        "already_claimed"
+    )
+
+    assert shop.hitl("claim", request_id, "--by", "lena", "--release").stdout == "Released.\n"
+    assert shop.json("show", request_id)["request"]["claim"] is None
+    assert "Looked at by" not in shop.hitl("pending").stdout
+    assert shop.json("claim", request_id, "--by", "mo", "--minutes", "1")["claim"]["by"] == "mo"
+    both = shop.hitl("claim", request_id, "--release", "--minutes", "1")
+    assert "--minutes" in refused(both, code=2)
+
+
+def test_a_claim_that_has_ended_is_not_shown(shop: Shop) -> None:
+    request_id = shop.request(shop.start("article", at=LONG_AGO, topic="Tea"))
+    shop.use(lambda runner: runner.claim(request_id, by="lena"), clock=ManualClock(LONG_AGO))
+    assert shop.json("pending")["requests"][0]["claim"] is None
+    assert "looked at by" not in shop.hitl("show", request_id).stdout
+
+
 # --------------------------------------------------------------------------- runs, pending
 
 

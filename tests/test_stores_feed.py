@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from llama_index_hitl.stores import Commit, FeedEvent, SqlStore
+from llama_index_hitl.stores._cursors import feed_cursor, feed_place
 from llama_index_hitl.testing._store_rows import an_entry, some_progress
 
 
@@ -36,14 +37,14 @@ class Follower:
     """Reads on from where it has come to."""
 
     def __init__(self, store: SqlStore, **about: Any) -> None:
-        self._store = store
+        self.store = store
+        self.after: str | None = None
         self._about = about
-        self._after: str | None = None
 
     async def read(self) -> list[str]:
-        events: list[FeedEvent] = list(await self._store.feed(after=self._after, **self._about))
+        events: list[FeedEvent] = list(await self.store.feed(after=self.after, **self._about))
         if events:
-            self._after = events[-1].cursor
+            self.after = events[-1].cursor
         return [event.run_id for event in events]
 
 
@@ -105,3 +106,27 @@ async def test_a_transaction_that_is_undone_holds_up_nobody(
     assert await follower.read() == []
     slow.rollback()
     assert await follower.read() == ["told"]
+
+
+async def test_a_feed_that_was_copied_from_another_server_goes_on_here(
+    store: SqlStore, slow: "psycopg.Connection[Any]", postgres_url: str
+) -> None:
+    follower = Follower(store, limit=2)
+    for name in ("one", "two", "three"):
+        await store.commit(Commit(progress=(some_progress(name),)))
+    assert await follower.read() == ["one", "two"]
+    # There, numbers were higher by far than those that this server gives out.
+    slow.execute("UPDATE hitl_feed SET xid = xid + 1000000000")
+    slow.commit()
+    cursor = feed_place(follower.after)
+    follower.after = feed_cursor(cursor._replace(xid=cursor.xid + 1_000_000_000))
+
+    opened = SqlStore(postgres_url, connections=2)
+    follower.store = opened
+    assert await follower.read() == ["three"]
+    await opened.commit(Commit(progress=(some_progress("here"),)))
+    assert await follower.read() == ["here"]
+    whole = await opened.feed()
+    assert [event.run_id for event in whole] == ["one", "two", "three", "here"]
+    assert whole[-1].cursor == await opened.feed_end()
+    await opened.close()

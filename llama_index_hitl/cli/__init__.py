@@ -8,6 +8,7 @@ when it was refused or has failed, and with 2 when they were used wrongly.
 import typer
 
 from llama_index_hitl.cli._audit import export, verify
+from llama_index_hitl.cli._claiming import claim
 from llama_index_hitl.cli._deciding import answer, cancel, retry, withdraw
 from llama_index_hitl.cli._demonstrating import demo
 from llama_index_hitl.cli._grants import list_grants, revoke, show_grant
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 
 _SEEING = (runs, pending, show)
-_DECIDING = (answer, withdraw, cancel, retry)
+_DECIDING = (claim, answer, withdraw, cancel, retry)
 _KEEPING = (sweep, recover, check, effects, settle)
 
 for panel, commands in (("See", _SEEING), ("Decide", _DECIDING), ("Keep going", _KEEPING)):

@@ -29,6 +29,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "status": run.status.value,
         "created_at": moment(run.created_at),
         "updated_at": moment(run.updated_at),
+        "started_by": run.started_by,
         "tags": list(run.tags),
         "version": run.version,
         "attempts": run.attempts,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llama_index_hitl.cli._claiming import claim_document, live_claims
 from llama_index_hitl.cli._documents import request_summary, run_document
 from llama_index_hitl.cli._failures import Misused, ends_in_one_line, print_json
 from llama_index_hitl.cli._options import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from llama_index_hitl.models import ReviewRecord
     from llama_index_hitl.runner import Runner
+    from llama_index_hitl.stores.protocol import Claim
 
 
 class Urgency(StrEnum):
@@ -116,15 +118,22 @@ def pending(
             after=cursor,
         )
 
-    page = place.run(lambda runner: _filled(runner, fetch, limit, after))
+    async def work(runner: Runner) -> tuple[Page[ReviewRecord], dict[str, Claim]]:
+        page = await _filled(runner, fetch, limit, after)
+        return page, await live_claims(runner, page)
+
+    page, claims = place.run(work)
     if as_json:
-        print_json({"requests": [request_summary(r) for r in page], "after": page.after})
+        found = [
+            {**request_summary(r), "claim": claim_document(claims.get(r.request_id))} for r in page
+        ]
+        print_json({"requests": found, "after": page.after})
         return
     from llama_index_hitl.cli._screen import Screen
 
     screen = Screen()
     if page.items:
-        screen.requests(page)
+        screen.requests(page, claims)
     else:
         screen.note(f"No such request is open in {place.name}.")
     screen.goes_on(page.after)

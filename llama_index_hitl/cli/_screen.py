@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
+from llama_index_hitl._text import visible
 from llama_index_hitl.cli._times import minute
 from llama_index_hitl.console._view import View
-from llama_index_hitl.console._words import nested, one_line, visible
+from llama_index_hitl.console._words import nested, one_line
 from llama_index_hitl.lifecycle import next_due
 from llama_index_hitl.rendering import path_of
 
 if TYPE_CHECKING:
     from llama_index_hitl.models import ReviewRecord, ReviewRequest
-    from llama_index_hitl.stores.protocol import Run
+    from llama_index_hitl.stores.protocol import Claim, Run
 
 _LONGEST_KEY = 44
 """Characters of an id that is never broken into lines, so that it can be copied in one go."""
@@ -97,15 +98,19 @@ class Screen(View):
             ),
         )
 
-    def requests(self, records: Iterable[ReviewRecord]) -> None:
-        """Write requests, one a line."""
+    def requests(
+        self, records: Iterable[ReviewRecord], claims: Mapping[str, Claim] | None = None
+    ) -> None:
+        """Write requests, one a line, with who looks at them."""
+        looks = {request_id: claim.by for request_id, claim in (claims or {}).items()}
         self.table(
-            ("Request", "What is asked", "For", "Votes", "Due (UTC)", "Priority"),
+            ("Request", "What is asked", "For", "Looked at by", "Votes", "Due (UTC)", "Priority"),
             (
                 (
                     record.request.request_id,
                     _asked(record.request),
                     ", ".join(record.policy.reviewers),
+                    looks.get(record.request_id, ""),
                     _votes(record),
                     minute(next_due(record)),
                     record.request.priority.replace("normal", ""),

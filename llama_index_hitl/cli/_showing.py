@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llama_index_hitl.cli._claiming import claim_document, live_claim
 from llama_index_hitl.cli._documents import (
     Standing,
     request_document,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from llama_index_hitl.cli._screen import Screen
     from llama_index_hitl.models import Answer, ReviewRecord, Rung
     from llama_index_hitl.runner import Runner
-    from llama_index_hitl.stores.protocol import Run, StoredRequest
+    from llama_index_hitl.stores.protocol import Claim, Run, StoredRequest
 
 _LATEST = 20
 """Rows of a run's history that people are shown; programs get all."""
@@ -85,7 +86,7 @@ def show(
 
 async def _find(runner: Runner, which: str) -> _Whole | StoredRequest:
     if (stored := await runner.store.request(which)) is not None:
-        return stored
+        return replace(stored, claim=live_claim(runner, stored))
     try:
         run = await runner.get_run(which)
     except UnknownRun:
@@ -95,7 +96,7 @@ async def _find(runner: Runner, which: str) -> _Whole | StoredRequest:
 
 def _document(found: _Whole | StoredRequest) -> dict[str, Any]:
     if not isinstance(found, _Whole):
-        return {"request": request_document(found)}
+        return {"request": {**request_document(found), "claim": claim_document(found.claim)}}
     return {**found.standing.document(), "history": [row_document(row) for row in found.history]}
 
 
@@ -106,7 +107,7 @@ def _show_request(screen: Screen, stored: StoredRequest, place: Place) -> None:
     record, request = stored.record, stored.record.request
     screen.request(request, "", utc_now())
     screen.heading("So far")
-    screen.facts(_facts_of_request(record, stored.run_id))
+    screen.facts(_facts_of_request(record, stored.run_id, stored.claim))
     if record.answers:
         screen.heading("Answers")
         screen.text("\n".join(_answered(answer) for answer in record.answers))
@@ -124,13 +125,16 @@ def _show_request(screen: Screen, stored: StoredRequest, place: Place) -> None:
             screen.command(*words)
 
 
-def _facts_of_request(record: ReviewRecord, run_id: str) -> list[tuple[str, str]]:
+def _facts_of_request(
+    record: ReviewRecord, run_id: str, claim: Claim | None
+) -> list[tuple[str, str]]:
     request, policy = record.request, record.policy
     changed = policy.reviewers != request.policy.reviewers
     return [
         ("status", f"{_plain(record.status)}. {record.outcome.reason}"),
         ("closed", named_minute(record.closed_at)),
         ("superseded by", record.superseded_by or ""),
+        ("looked at by", f"{claim.by}, until {named_minute(claim.until)}" if claim else ""),
         ("may answer now", ", ".join(policy.reviewers) if changed else ""),
         ("may not answer", "; ".join(f"{who}: {why}" for who, why in policy.barred.items())),
         ("run", run_id),
@@ -182,6 +186,7 @@ def _facts_of_run(run: Run) -> list[tuple[str, str]]:
         ("workflow", run.workflow),
         ("status", run.status),
         ("started", named_minute(run.created_at)),
+        ("by", run.started_by or ""),
         ("changed", named_minute(run.updated_at)),
         ("tags", ", ".join(run.tags)),
         ("at work", at_work),

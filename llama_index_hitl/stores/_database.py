@@ -92,6 +92,7 @@ class Database:
         with self._opening:
             if not self._is_open:
                 self._migrate(session)
+                self.dialect.adopt_feed(session)
                 self._is_open = True
 
     def _migrate(self, session: Session) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Engine,
     and_,
     bindparam,
+    case,
     create_engine,
     event,
     func,
@@ -66,6 +67,10 @@ class Dialect(Protocol):
 
     def lock_schema(self, session: Session) -> None:
         """Let nobody else change the schema until the transaction ends."""
+        ...
+
+    def adopt_feed(self, session: Session) -> None:
+        """Put rows of the feed that another server has written before those that this one will."""
         ...
 
 
@@ -192,10 +197,16 @@ class Sqlite:
     def lock_schema(self, session: Session) -> None:
         """Nothing to do: whoever writes is alone."""
 
+    def adopt_feed(self, session: Session) -> None:
+        """Nothing to do: transactions have no numbers."""
+
 
 _LOCK = Statement(
     select(func.pg_advisory_xact_lock(bindparam("kind"), func.hashtext(bindparam("name"))))
 )
+_TO_COME = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+"""A number that no transaction has had that can be seen; nor any above it."""
+
 _AUDIT_LOCK = 0x48495401
 _SCHEMA_LOCK = 0x48495402
 """Kinds of advisory locks, to tell them from those of whoever else uses the database."""
@@ -262,6 +273,16 @@ class Postgres:
         """Lock by name."""
         session.row(_LOCK, kind=_SCHEMA_LOCK, name="")
 
+    def adopt_feed(self, session: Session) -> None:
+        """Take the number from rows whose transactions this server has not come to.
+
+        Such are in a database that was copied from another server, which was further on.
+        """
+        session.script(
+            "UPDATE hitl_feed SET xid = 0"
+            " WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+        )
+
 
 class Unread(ColumnElement[bool]):
     """A row of the feed stands behind a place, and nothing can come before it any more.
@@ -302,14 +323,17 @@ def _unread_on_sqlite(unread: Unread, compiler: SQLCompiler, **options: Any) -> 
 _UNDER_WAY: ColumnElement[int] = literal_column(
     "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 )
+"""The lowest number of a transaction that has not ended."""
 
 
 @compiles(Unread, "postgresql")
 def _unread_on_postgres(unread: Unread, compiler: SQLCompiler, **options: Any) -> str:
     condition = unread.xid < _UNDER_WAY
     if unread.after is not None:
-        place = tuple_(unread.xid, unread.sequence)
-        condition = and_(place > tuple_(*unread.after), condition)
+        xid, sequence = unread.after
+        # A place from before the database was copied, as `adopt_feed` says.
+        here = case((xid < literal_column(_TO_COME), xid), else_=0)
+        condition = and_(tuple_(unread.xid, unread.sequence) > tuple_(here, sequence), condition)
     return compiler.process(condition, **options)
 
 

@@ -34,8 +34,13 @@ async def _both(
 ) -> tuple[StoredRequest, StoredRequest]:
     """Return a request as it is stored, and as somebody may see it."""
     stored = await site.runner.store.request(request_id)
-    shown = None if stored is None else site.visibility.shown(person, stored)
-    if stored is None or shown is None:
+    if stored is None:
+        raise UnknownRequest(request_id)
+    shown = site.visibility.shown(person, stored)
+    if shown is None:
+        run = await site.runner.store.run(stored.run_id)
+        shown = site.visibility.shown(person, stored, run=run)
+    if shown is None:
         raise UnknownRequest(request_id)
     return stored, shown
 
@@ -103,7 +108,9 @@ async def edited(
     try:
         parsed = _parsed(site, person, stored, shown, raw, role=None, channel="web")
     except InvalidAnswer as error:
-        raise InvalidAnswer(request_id, _guarded(error.problems, hidden)) from None
+        if not hidden:
+            raise
+        raise InvalidAnswer(request_id, _guarded(error.problems, stored, shown)) from None
     decision = masked_answer(parsed, hidden).decision
     if not isinstance(decision, Edit):
         raise InvalidAnswer(request_id, [FieldProblem("decision", "this is no edit")])

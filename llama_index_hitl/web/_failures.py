@@ -12,7 +12,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -29,6 +29,8 @@ from llama_index_hitl.models import Value
 from llama_index_hitl.stores import InvalidCursor
 
 _LOGGER = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _LONGEST = 2_000
 """Characters of one message or field name; what is wrong may quote what was sent."""
@@ -308,7 +310,7 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def _first(table: Mapping[type[HitlError], Any], error: HitlError) -> Any:
+def _first(table: Mapping[type[HitlError], T], error: HitlError) -> T | None:
     """Return what a table has for the nearest class of an error."""
     return next((table[kind] for kind in type(error).__mro__ if kind in table), None)
 

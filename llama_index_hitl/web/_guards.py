@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import traceback
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_index_hitl.errors import TokenError
+from llama_index_hitl.web._failures import ErrorBody, Failure, is_api
 from llama_index_hitl.web._sessions import bearer_of, is_https, root_of
 from llama_index_hitl.web._site import site_of
 from llama_index_hitl.web.limits import nested_deeper
@@ -98,11 +98,14 @@ class Guards:
                 refusal = body if isinstance(body, Response) else await _bad_body(scope, body)
                 receive = receive if isinstance(body, Response) else _replaying(body, receive)
             await (self._app if refusal is None else refusal)(scope, receive, send)
+        except ConnectionAbortedError:
+            raise  # a response broke off, of which all is said
         except Exception as error:  # noqa: BLE001 - nothing of it may reach anybody
             _log(error)
-            if not send.started:
-                answer = _refused(HTTPConnection(scope), 500, "internal", "Something went wrong.")
-                await answer(scope, receive, send)
+            if send.started:
+                raise ConnectionAbortedError("the response could not be finished") from None
+            answer = _refused(HTTPConnection(scope), 500, "internal", "Something went wrong.")
+            await answer(scope, receive, send)
 
 
 def same_origin(connection: HTTPConnection) -> bool:
@@ -118,7 +121,8 @@ def same_origin(connection: HTTPConnection) -> bool:
     origin = connection.headers.get("origin")
     if origin is None:
         return True  # no browser: they all send it with what is unsafe, and with sockets
-    return urlsplit(origin).netloc.lower() == connection.headers.get("host", "").lower()
+    host = connection.headers.get("host", "").lower()
+    return origin.lower() in (f"http://{host}", f"https://{host}")
 
 
 # --------------------------------------------------------------------------- what comes in
@@ -135,7 +139,7 @@ def _refusal(connection: HTTPConnection) -> Response | None:
     if not same_origin(connection):
         return _refused(connection, 403, "cross_site", "This was sent by a page of another site.")
     kind = _content_type(connection.headers)
-    if kind == "text/plain" or (kind in _FORMS and _path_in(connection.scope).startswith("/api/")):
+    if kind == "text/plain" or (kind in _FORMS and is_api(connection.scope)):
         # What a page of another site could send without being asked first.
         return _refused(connection, 415, "unsupported_type", "Send JSON, as application/json.")
     return None
@@ -279,9 +283,9 @@ class _Marked:
 
 
 def _refused(connection: HTTPConnection, status: int, kind: str, message: str) -> Response:
-    if _path_in(connection.scope).startswith("/api/"):
-        error = {"type": kind, "message": message, "problems": []}
-        return JSONResponse({"error": error}, status)
+    if is_api(connection.scope):
+        body = ErrorBody(error=Failure(type=kind, message=message))
+        return Response(body.model_dump_json(), status, media_type="application/json")
     return PlainTextResponse(message, status)
 
 

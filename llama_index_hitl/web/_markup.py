@@ -48,6 +48,7 @@ _CELLS_LIMIT = 3_000  # values laid out one by one; of a whole one that its read
 _WHOLE_CELLS_LIMIT = 60_000
 _DEEPEST = 6  # levels of nested values that are laid out; what is below is shown as JSON
 _COLUMNS_LIMIT = 12
+_UNGROUPED = 4  # digits of a number that are read without groups, such as those of a year
 
 _COLOUR_SECONDS = 0.25  # some code takes a long time to take apart; it is shown without colours
 
@@ -179,7 +180,8 @@ def _parser() -> MarkdownIt:
 def _fence(code: str, language: str, attributes: str) -> str:
     said = _escaped(visible(f"{language} {attributes}".strip()))
     label = f'<span class="language">{said}</span>' if said else ""
-    return f'<pre class="code">{label}<code>{highlighted(code.removesuffix(chr(10)), language)}</code></pre>'
+    coloured = highlighted(code.removesuffix("\n"), language)
+    return f'<pre class="code">{label}<code>{coloured}</code></pre>'
 
 
 def _clean(rendered: str) -> str:
@@ -365,7 +367,7 @@ def _folded(body: Markup, text: str, *, of: int = 0) -> Markup:
     words = f"Show the first {len(text):,} of {of:,} characters" if of else f"Show all ({size})"
     return Markup(
         '<details class="clip"><summary><span class="clip-more">{}</span>'
-        '<span class="clip-less">Show less</span></summary><div class="clip-body">{}</div></details>'
+        '<span class="clip-less">Show less</span></summary>{}</details>'
     ).format(words, body)
 
 
@@ -451,16 +453,16 @@ def number(given: float) -> Markup:
     """Return a number, its digits in groups that are seen and not copied."""
     written = json.dumps(given)
     whole, point, rest = written.partition(".")
-    if len(whole.lstrip("-")) > 4 and whole.lstrip("-").isdecimal():
-        first = len(whole.lstrip("-")) % 3 or 3
-        first += len(whole) - len(whole.lstrip("-"))
-        groups = (whole[at : at + 3] for at in range(first, len(whole), 3))
-        shown = Markup(whole[:first]) + Markup("").join(
-            Markup("<i>{}</i>").format(g) for g in groups
-        )
-    else:
-        shown = Markup(whole)
-    return Markup('<span class="num">{}{}{}</span>').format(shown, point, rest)
+    digits = whole.removeprefix("-")
+    if len(digits) <= _UNGROUPED or not digits.isdecimal():
+        return Markup('<span class="num">{}</span>').format(written)
+    sign = whole.removesuffix(digits)
+    first = len(digits) % 3 or 3
+    groups = (digits[at : at + 3] for at in range(first, len(digits), 3))
+    grouped = Markup("").join(Markup("<i>{}</i>").format(group) for group in groups)
+    return Markup('<span class="num">{}{}{}{}{}</span>').format(
+        sign, digits[:first], grouped, point, rest
+    )
 
 
 def gist(data: Mapping[str, JsonValue], limit: int = 140) -> str:

@@ -67,7 +67,7 @@ async def seeing(site: Site, person: Reviewer, run: Run) -> SeenRun | None:
     if not site.visibility.sees_run(person, run, requests):
         return None
     visibility = site.visibility
-    shown = [visibility.shown(person, stored) for stored in requests]
+    shown = [visibility.shown(person, stored, run=run) for stored in requests]
     found = tuple(stored for stored in shown if stored is not None)
     return SeenRun(
         run=run,

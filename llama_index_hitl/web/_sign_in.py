@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Form, Request
 from starlette.requests import HTTPConnection
@@ -103,17 +104,13 @@ def own_path(connection: HTTPConnection, wanted: str) -> str:
 
     Nothing that leads elsewhere may come of it: not to another site, nor out of this application.
     """
-    root = root_of(connection)
-    home = root + "/"
-    try:
-        parts = urlsplit(wanted)
-    except ValueError:
-        return home
-    plain = unquote(parts.path)
-    strange = any(char <= " " or char in "\\\x7f" for char in plain + unquote(parts.query))
-    steps = plain.split("/")[1:]
-    leaves = "//" in plain or "." in steps or ".." in steps
-    if parts.scheme or parts.netloc or strange or leaves or not plain.startswith(home):
+    home = root_of(connection) + "/"
+    # Browsers read some addresses otherwise than libraries do, so what is strange is none.
+    path = unquote(re.split("[?#]", wanted, maxsplit=1)[0])
+    strange = any(char <= " " or char in "\\\x7f" for char in wanted)
+    strange = strange or any(char < " " or char in "\\\x7f" for char in path)
+    leaves = "//" in path or not {".", ".."}.isdisjoint(path.split("/"))
+    if strange or leaves or not wanted.startswith(home):
         return home
     return wanted
 

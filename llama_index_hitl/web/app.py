@@ -35,6 +35,7 @@ from llama_index_hitl.web._pages import (  # noqa: E402
     runs,
     start,
 )
+from llama_index_hitl.web._pages.failures import failure_page  # noqa: E402
 from llama_index_hitl.web._site import Site  # noqa: E402
 from llama_index_hitl.web._worker import Worker  # noqa: E402
 from llama_index_hitl.web.limits import Limits, Streams  # noqa: E402
@@ -117,6 +118,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        worker.start()
         try:
             yield
         finally:
@@ -149,7 +151,7 @@ def create_app(
     if links is not None:
         app.include_router(_link_pages.router)
     app.mount("/static", Assets(), name="static")
-    _failures.install(app)
+    _failures.install(app, failure_page)
     return app
 
 

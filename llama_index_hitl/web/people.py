@@ -27,6 +27,7 @@ async def signed_in(connection: HTTPConnection) -> Reviewer:
     person = await found if inspect.isawaitable(found) else found
     if person is None:
         raise NotSignedIn
+    connection.state.person = person  # for pages that tell of what goes wrong after this
     return person
 
 

@@ -42,7 +42,10 @@ class Visibility:
         return self.is_admin(person) or not self._auditors.isdisjoint(entries_for(person))
 
     def sees_request(self, person: Reviewer, stored: StoredRequest) -> bool:
-        """Tell whether somebody sees a request: they are asked, have answered, or it is theirs."""
+        """Tell whether somebody sees a request: they are asked, have answered, or it is theirs.
+
+        Lists have what this lets them see; whoever started the run that asks sees it there, too.
+        """
         record = stored.record
         asked = {*record.policy.reviewers, *record.request.policy.reviewers}
         return (
@@ -118,13 +121,21 @@ class Visibility:
         """
         return not any(self.hidden_fields(person, stored.record.request) for stored in requests)
 
-    def shown(self, person: Reviewer, stored: StoredRequest) -> StoredRequest | None:
+    def shown(
+        self, person: Reviewer, stored: StoredRequest, *, run: Run | None = None
+    ) -> StoredRequest | None:
         """Return a request as somebody may see it; None: they may not see that there is one.
 
         What may not be seen is taken out: hidden fields, and what a rule on trial would have said,
         which must not lead anybody.
+
+        Args:
+            person: Who wants to see it.
+            stored: The request.
+            run: The run that asks, where it is at hand: whoever started it sees what it asks.
         """
-        if not self.sees_request(person, stored):
+        started = run is not None and run.started_by == person.id
+        if not started and not self.sees_request(person, stored):
             return None
         hidden = frozenset(self.hidden_fields(person, stored.record.request))
         return replace(stored, record=masked_record(_without_trial(stored.record), hidden))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from desk import Desk
 from playwright.async_api import Browser, async_playwright
-from served import served
+from served import Serve, served
 from windows import Windows, windows_of
 
 ARGUMENTS = (
@@ -24,9 +25,6 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-
-Serve = Callable[..., Awaitable[str]]
-"""Takes an application, and returns the address at which it is served, without a slash."""
 
 _FAILED = pytest.StashKey[bool]()
 
@@ -73,6 +71,14 @@ async def serve() -> AsyncIterator[Serve]:
             return await serving.enter_async_context(served(app, **options))
 
         yield start
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def desk(serve: Serve) -> Desk:
+    """A desk where nothing waits yet."""
+    made = Desk()
+    made.base = await serve(made.app())
+    return made
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -18,22 +18,31 @@ from llama_index_hitl.web import NamedTokens, create_app
 
 SECRETS = ("a secret of the tests, which sign in again",)
 
+MALLORY = "<script>window.hacked = 21</script>"
+"""Somebody whose name means harm."""
+
 PEOPLE = {
-    f"token-of-{name}-".ljust(40, "x"): Reviewer(id=name, roles=roles, name=name.capitalize())
+    f"hitl_token-of-{name}-".ljust(40, "x"): Reviewer(id=name, roles=roles, name=name.capitalize())
     for name, roles in {
         "alice": ("desk",),
         "bob": ("desk",),
         "carol": ("chief",),
         "zoe": (),
         "olivia": ("auditor",),
+        MALLORY: ("desk",),
     }.items()
 }
 """Who there is, by token."""
 
 
+def person(name: str) -> Reviewer:
+    """Return somebody, with their roles."""
+    return next(person for person in PEOPLE.values() if person.id == name)
+
+
 def token_of(name: str) -> str:
     """Return the token with which somebody signs in."""
-    return next(token for token, person in PEOPLE.items() if person.id == name)
+    return next(token for token, who in PEOPLE.items() if who.id == name)
 
 
 @dataclass

@@ -189,10 +189,14 @@ HOSTILE = """\
 <iframe srcdoc="<script>parent.hacked = 6</script>" src="https://elsewhere.example/"></iframe>
 "><script>window.hacked = 7</script><p title="' onmouseover='window.hacked = 8
 </textarea></title></script><script>window.hacked = 9</script>
-<style>@import "https://elsewhere.example/x.css"; * { background: url(//elsewhere.example/) }</style>
-<base href="https://elsewhere.example/"><meta http-equiv="refresh" content="0;url=//elsewhere.example">
-<form action="https://elsewhere.example/"><button formaction="javascript:alert(1)">f</button></form>
-<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror=alert(1)&gt;">
+<style>@import "https://elsewhere.example/x.css"; * { background: url(//elsewhere.example) }
+</style>
+<base href="https://elsewhere.example/">
+<meta http-equiv="refresh" content="0;url=//elsewhere.example">
+<form action="https://elsewhere.example/">
+<button formaction="javascript:alert(1)">f</button></form>
+<math><mtext><table><mglyph>
+<style><!--</style><img title="--&gt;&lt;img src=1 onerror=alert(1)&gt;">
 {{ 7 * 7 }} ${7 * 7} \x00\x1b[31m \u202e desrever \u2028
 ```html
 <script>window.hacked = 10</script>

@@ -7,14 +7,21 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import uvicorn
 
 HERE = Path(__file__).parent
+
+SEARCHED = os.pathsep.join((str(HERE.parent.parent), str(HERE.parent), str(HERE)))
+"""Where Python finds this package and the modules of the tests, whatever the directory is."""
+
+
+Serve: TypeAlias = Callable[..., Awaitable[str]]
+"""Takes an application, and returns the address at which it is served, without a slash."""
 
 
 class _Server(uvicorn.Server):
@@ -63,14 +70,13 @@ class Process:
 
     async def start(self) -> None:
         """Start it, and wait until it takes connections."""
-        searched = os.pathsep.join((str(HERE.parent.parent), str(HERE.parent), str(HERE)))
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(HERE / "desk_process.py"),
             str(self._port),
             *self._arguments,
             stdout=asyncio.subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": searched},
+            env=os.environ | {"PYTHONPATH": SEARCHED},
         )
         assert self._process.stdout is not None
         said = await self._process.stdout.readline()

@@ -1,17 +1,15 @@
 """The windows of the other tests notice what they are there to notice."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 from playwright.async_api import Browser
+from served import Serve
 from windows import Windows, windows_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-Serve = Callable[..., Awaitable[str]]
 
 POLICY = "default-src 'none'; script-src 'self'; img-src * data:; connect-src *"
 

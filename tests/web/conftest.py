@@ -5,16 +5,14 @@ Who asks is said by a header, as a host would: `X-Person: alice:legal,admin`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
 from typing import TypeAlias
 
 import httpx
 import pytest
-from desk import DESK, Desk
 from durable import NOON
 from fastapi import FastAPI
+from invoices import WORKFLOWS, Desk
 from starlette.requests import HTTPConnection
 from workflows import Workflow
 
@@ -51,7 +49,7 @@ def web_store() -> Store:
 @pytest.fixture
 def workflows() -> Mapping[str, type[Workflow]]:
     """The workflows of the application; override it for others."""
-    return DESK
+    return WORKFLOWS
 
 
 @pytest.fixture
@@ -82,30 +80,23 @@ async def app(runner: Runner, clock: ManualClock, visibility: Visibility) -> Asy
 @pytest.fixture
 async def client_of(app: FastAPI) -> AsyncIterator[ClientOf]:
     """Clients of the application, each signed in as somebody."""
-    async with AsyncExitStack() as stack:
-        made: dict[str, httpx.AsyncClient] = {}
+    made: dict[str, httpx.AsyncClient] = {}
 
-        def of(person: str) -> httpx.AsyncClient:
-            if person not in made:
-                made[person] = httpx.AsyncClient(
-                    transport=httpx.ASGITransport(app),
-                    base_url="http://reviews.test",
-                    headers={"X-Person": person} if person else {},
-                )
-            return made[person]
+    def of(person: str) -> httpx.AsyncClient:
+        if person not in made:
+            made[person] = httpx.AsyncClient(
+                transport=httpx.ASGITransport(app),
+                base_url="http://reviews.test",
+                headers={"X-Person": person} if person else {},
+            )
+        return made[person]
 
-        yield of
-        for client in made.values():
-            stack.push_async_callback(client.aclose)
+    yield of
+    for client in made.values():
+        await client.aclose()
 
 
 @pytest.fixture
 def desk(app: FastAPI, runner: Runner, client_of: ClientOf) -> Desk:
     """What tests of the application do again and again."""
     return Desk(app, runner, client_of)
-
-
-async def settled(app: FastAPI) -> None:
-    """Wait until nothing that was asked for is under way in an application any more."""
-    while tasks := tuple(app.state.site.worker._tasks):
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -28,6 +28,12 @@ from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
 from llama_index_hitl.models import Reviewer
+from llama_index_hitl.notifiers import Notifier, WebhookNotifier
+from llama_index_hitl.runner import Runner
+from llama_index_hitl.stores import SqlStore
+from llama_index_hitl.web import create_app
+
+SECRET = "a secret of webhooks, of tests"
 
 TESTS = Path(__file__).parents[1]
 
@@ -124,7 +130,8 @@ class ServerProcess:
 
     Args:
         store: URL or path of the store.
-        *options: `--idle`: neither sweep, recover nor notify.
+        *options: `works=no`: neither sweep, recover nor notify; `notify=URL`: notices go there;
+            `notify=`: they are kept for another process.
         script: What to run: it is given the store and the options, and prints its address.
     """
 
@@ -175,14 +182,17 @@ class ServerProcess:
 
 async def main(store_url: str, *options: str) -> None:
     """Serve until SIGTERM."""
-    from talks import runner_of
-
-    from llama_index_hitl.stores import SqlStore
-    from llama_index_hitl.web import create_app
+    from essays import Essay
 
     store = SqlStore(store_url)
-    runner = runner_of(store, **({"notifiers": []} if "--keeps" in options else {}))
-    app = create_app(runner, authenticate=by_header, works="--idle" not in options)
+    given = dict(option.split("=", 1) for option in options)
+    notifiers: list[Notifier] | None = None
+    if "notify" in given:
+        # Who has no address keeps what is to be told, for a process that has one.
+        target = given["notify"]
+        notifiers = [WebhookNotifier(target, SECRET)] if target else []
+    runner = Runner(store, {"essay": Essay(timeout=None)}, notifiers=notifiers)
+    app = create_app(runner, authenticate=by_header, works=given.get("works") != "no")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = Server(app)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)

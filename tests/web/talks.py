@@ -1,4 +1,4 @@
-"""Workflows whose runs are followed live, and clients that follow them."""
+"""Clients that follow runs, and what they follow them on."""
 
 from __future__ import annotations
 
@@ -6,61 +6,20 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import httpx
 from durable import WORKFLOWS, runner_on
-from serving import as_person
-from workflows import Context, Workflow, step
-from workflows.events import Event, StartEvent, StopEvent
+from essays import Essay
+from fastapi import FastAPI
+from serving import as_person, by_header, serving
 
-from llama_index_hitl import Approved, Rejected, Review, Revision
+from llama_index_hitl import Approve
 from llama_index_hitl.clock import utc_now
-from llama_index_hitl.prebuilt import ProgressEvent
 from llama_index_hitl.runner import Runner
-
-
-class Word(Event):
-    delta: str
-
-
-class Draft(Event):
-    topic: str
-    text: str
-
-
-class Topic(StartEvent):
-    topic: str
-
-
-class Essay(Workflow):
-    """Says what it does, writes word by word, and asks until it is good enough."""
-
-    fails: ClassVar[bool] = False
-
-    @step
-    async def write(self, ctx: Context, ev: Topic) -> Draft:
-        ctx.write_event_to_stream(ProgressEvent(message=f"Writing about {ev.topic}"))
-        for word in ("Once ", "upon ", "a time"):
-            ctx.write_event_to_stream(Word(delta=word))
-        return Draft(topic=ev.topic, text=f"On {ev.topic}.")
-
-    @step
-    async def rewrite(self, ctx: Context, ev: Revision) -> Draft:
-        ctx.write_event_to_stream(ProgressEvent(message=f"Rewriting: {ev.feedback}"))
-        return Draft(topic=ev.subject.topic, text=f"{ev.subject.text} {ev.feedback}")
-
-    approval = Review(
-        Draft, reviewers=["alice", "role:editor"], revise=Revision, rejected=Rejected, editable=True
-    )
-
-    @step
-    async def publish(self, ctx: Context, ev: Approved | Rejected) -> StopEvent:
-        if type(self).fails:
-            raise ConnectionError("the printer is out of ink")
-        ctx.write_event_to_stream(ProgressEvent(message="Publishing"))
-        text = ev.subject.text if isinstance(ev, Approved) else "nothing"
-        return StopEvent(result={"published": text})
+from llama_index_hitl.stores import MemoryStore
+from llama_index_hitl.stores.protocol import Run
+from llama_index_hitl.web import create_app
 
 
 def runner_of(store: Any, **options: Any) -> Runner:
@@ -120,3 +79,46 @@ async def until(events: AsyncIterator[Heard], name: str) -> list[Heard]:
         if event.name == name:
             return found
     raise AssertionError(f"it ended without {name}: {[event.name for event in found]}")
+
+
+class Served:
+    """An application that is served, and what is behind it."""
+
+    def __init__(self, runner: Runner, app: FastAPI, url: str) -> None:
+        self.runner = runner
+        self.app = app
+        self.url = url
+
+    def listening(self, path: str, who: dict[str, str] | None = None, **options: Any) -> Any:
+        return listening(self.url, path, who, **options)
+
+    async def get(self, path: str, **options: Any) -> httpx.Response:
+        headers = {**as_person("alice"), **options.pop("headers", {})}
+        async with httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
+            return await client.get(path, headers=headers, **options)
+
+    async def post(self, path: str, **options: Any) -> httpx.Response:
+        async with httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
+            return await client.post(path, **options)
+
+    async def start(self, topic: str = "tides", by: str = "bob") -> Run:
+        run = await self.runner.start("essay", by=by, topic=topic)
+        self.app.state.site.hub.ring(run.run_id)
+        return run
+
+    async def request_of(self, run: Run) -> str:
+        (record,) = await self.runner.pending(run_id=run.run_id)
+        return record.request_id
+
+    async def answer(self, run: Run, decision: Any = None, by: str = "alice") -> None:
+        """Answer what a run asks, and take it further."""
+        await self.runner.answer(await self.request_of(run), decision or Approve(), by=by)
+        self.app.state.site.worker.nudge(run.run_id)
+
+
+@asynccontextmanager
+async def served(store: Any = None, **options: Any) -> AsyncIterator[Served]:
+    runner = runner_of(store or MemoryStore())
+    app = create_app(runner, **{"authenticate": by_header, "works": False, **options})
+    async with serving(app) as url:
+        yield Served(runner, app, url)

@@ -114,7 +114,7 @@ class VoteView:
     answer: Answer
     done: str
     changes: tuple[FieldChange, ...] = ()
-    response: Markup = Markup("")
+    response: Markup | None = None
     words: tuple[Markup, ...] = ()
 
 

@@ -1,0 +1,114 @@
+"""Runs, from the start page to their result."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from desk import Desk
+from desk_flows import Paced
+from playwright.async_api import expect
+from served import SEARCHED
+from windows import Windows
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@asynccontextmanager
+async def demo(folder: Path) -> AsyncIterator[str]:
+    """Run `hitl serve --demo`, and give the address that it says, without a slash."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "llama_index_hitl", "serve", "--demo", "--port", "0"),
+        *("--pace", "0.002"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith("OPENAI")}
+        | {"PYTHONPATH": SEARCHED, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    try:
+        said = ""
+        while (found := re.search(r"http://127\.0\.0\.1:\d+", said)) is None:
+            line = (await process.stdout.readline()).decode()
+            assert line, said
+            said += line
+        yield found[0]
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+async def test_the_report_of_the_demo_from_topic_to_report(
+    windows: Windows, tmp_path: Path
+) -> None:
+    async with demo(tmp_path) as base:
+        window = await windows.open(base)
+        page = await window.opens("/")
+        await page.get_by_role("link", name="Start", exact=True).click()
+        await page.get_by_role("link", name="Report").click()
+        await page.get_by_label("Topic").fill("Paper boats")
+        await page.get_by_role("button", name="Start").click()
+
+        # What it does is told as it does it, and then what it asks.
+        story = page.get_by_role("log", name="What happened")
+        await expect(story).to_contain_text("Researching Paper boats")
+        await expect(story).to_contain_text("(3 of 3)")
+        await page.get_by_role("link", name="Review and decide").click()
+        await expect(page.get_by_role("heading", name="Research on Paper boats")).to_be_visible()
+        await expect(page.get_by_role("heading", name="What is known")).to_be_visible()
+
+        await page.get_by_role("button", name="Send back").click()
+        await page.get_by_label("Feedback").fill("Say how long they float")
+        decide = page.get_by_role("region", name="Decide")
+        await decide.get_by_role("button", name="Send back", exact=True).click()
+        await expect(page.get_by_text("On record: you")).to_be_visible()
+
+        # The next draft is offered where the last one was, with what has changed.
+        await page.get_by_role("link", name="Research on Paper boats").last.click()
+        await expect(page.get_by_text("Revision 2")).to_be_visible()
+        await expect(page.get_by_role("region", name="Changed since revision 1")).to_contain_text(
+            "Say how long they float"
+        )
+        await expect(page.get_by_role("region", name="Feedback so far")).to_contain_text(
+            "Say how long they float"
+        )
+        await page.get_by_role("button", name="Approve").click()
+        await decide.get_by_role("button", name="Approve", exact=True).click()
+        await page.get_by_role("link", name="See the run").click()
+        await expect(page.get_by_role("heading", name="Report: Paper boats")).to_be_visible()
+
+        await page.get_by_role("link", name="Audit trail").click()
+        await expect(page.get_by_text("Intact.")).to_be_visible()
+        await expect(page.get_by_role("table")).to_contain_text("Say how long they float")
+        await window.close()
+
+
+async def test_a_page_that_is_loaded_again_in_mid_run_goes_on_where_it_was(
+    desk: Desk, windows: Windows
+) -> None:
+    paced = desk.flows["paced"]
+    assert isinstance(paced, Paced)
+    first, second, third = Paced.SAID
+    window = await desk.sign_in(windows, "alice")
+    page = await window.opens("/start/paced")
+    await page.get_by_label("Text").fill("Milk")
+    await page.get_by_role("button", name="Start").click()
+    story = page.get_by_role("log", name="What happened")
+    await expect(story).to_contain_text("alice started the run")
+    paced.steps.release()
+    await expect(story).to_contain_text(first)
+
+    await page.reload()
+    await expect(story).to_contain_text(first)
+    await expect(story).not_to_contain_text(second)
+    paced.steps.release()
+    await expect(story).to_contain_text(second)
+    await expect(story.get_by_text(first)).to_have_count(1)
+    paced.steps.release()
+    await expect(story).to_contain_text(third)
+    await expect(page.get_by_role("link", name="Review and decide")).to_be_visible()
