@@ -48,6 +48,7 @@ _CELLS_LIMIT = 3_000  # values laid out one by one; of a whole one that its read
 _WHOLE_CELLS_LIMIT = 60_000
 _DEEPEST = 6  # levels of nested values that are laid out; what is below is shown as JSON
 _COLUMNS_LIMIT = 12
+_UNGROUPED = 4  # digits of a number that are read without groups, such as those of a year
 
 _COLOUR_SECONDS = 0.25  # some code takes a long time to take apart; it is shown without colours
 
@@ -142,7 +143,7 @@ _TAGS = frozenset(
     ]
 )
 _PLAIN_ENTITY = re.compile("&(?:amp|lt|gt|quot|apos|nbsp|ndash|mdash|hellip);")
-_CLASSES = re.compile(r"tok-[a-z0-9]+|host|code|language")
+_CLASSES = re.compile(r"tok-[a-z0-9]+|host|code|language|number")
 
 
 def markdown(text: str) -> Markup:
@@ -179,7 +180,8 @@ def _parser() -> MarkdownIt:
 def _fence(code: str, language: str, attributes: str) -> str:
     said = _escaped(visible(f"{language} {attributes}".strip()))
     label = f'<span class="language">{said}</span>' if said else ""
-    return f'<pre class="code">{label}<code>{highlighted(code.removesuffix(chr(10)), language)}</code></pre>'
+    coloured = highlighted(code.removesuffix("\n"), language)
+    return f'<pre class="code">{label}<code>{coloured}</code></pre>'
 
 
 def _clean(rendered: str) -> str:
@@ -187,7 +189,14 @@ def _clean(rendered: str) -> str:
         rendered,
         tags=set(_TAGS),
         clean_content_tags={"script", "style"},
-        attributes={"a": {"href", "title"}, "span": {"class"}, "pre": {"class"}, "ol": {"start"}},
+        attributes={
+            "a": {"href", "title"},
+            "span": {"class"},
+            "pre": {"class"},
+            "td": {"class"},
+            "th": {"class"},
+            "ol": {"start"},
+        },
         attribute_filter=_kept_attribute,
         url_schemes=set(_SCHEMES),
         set_tag_attribute_values={"a": {"target": "_blank"}},
@@ -206,6 +215,8 @@ def _tamed(tokens: Iterable[Token]) -> None:
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(int(token.tag[1]) + 2, 6)}"
+        if token.attrs.pop("style", None) == "text-align:right":
+            token.attrs["class"] = "number"
         token.content = visible(token.content)  # an entity may have stood for anything
         if token.children is not None:
             token.children = list(_inline(token.children))
@@ -303,14 +314,12 @@ def plain(text: str, *, whole: bool = False) -> Markup:
         text: The text.
         whole: Show all of it, however long.
     """
-    shown = visible(text)
-    rest = 0 if whole else len(shown) - TEXT_LIMIT
-    if rest > 0:
-        shown = shown[:TEXT_LIMIT]
-    body = Markup('<pre class="plain">{}</pre>').format(shown)
-    if rest > 0:
-        body += cut(f"{rest:,} more characters")
-    return _folded(body, shown) if not whole else body
+    if whole or len(text) <= TEXT_LIMIT:
+        body = Markup('<pre class="plain">{}</pre>').format(visible(text))
+        return body if whole else _folded(body, text)
+    head = Markup('<pre class="plain">{}</pre>').format(visible(text[:TEXT_LIMIT]))
+    rest = cut(f"{len(text) - TEXT_LIMIT:,} more characters")
+    return _folded(head, text[:TEXT_LIMIT], of=len(text)) + rest
 
 
 class Layout:
@@ -350,15 +359,16 @@ def cut(what: str) -> Markup:
     ).format(what)
 
 
-def _folded(body: Markup, text: str) -> Markup:
+def _folded(body: Markup, text: str, *, of: int = 0) -> Markup:
     lines = text.count("\n") + 1
     if len(text) <= _FOLD_CHARACTERS and lines <= _FOLD_LINES:
         return body
     size = f"{lines:,} lines" if lines > 1 else f"{len(text):,} characters"
+    words = f"Show the first {len(text):,} of {of:,} characters" if of else f"Show all ({size})"
     return Markup(
-        '<details class="clip"><summary><span class="clip-more">Show all ({})</span>'
-        '<span class="clip-less">Show less</span></summary><div class="clip-body">{}</div></details>'
-    ).format(size, body)
+        '<details class="clip"><summary><span class="clip-more">{}</span>'
+        '<span class="clip-less">Show less</span></summary>{}</details>'
+    ).format(words, body)
 
 
 def highlighted(code: str, language: str | None) -> Markup:
@@ -443,16 +453,16 @@ def number(given: float) -> Markup:
     """Return a number, its digits in groups that are seen and not copied."""
     written = json.dumps(given)
     whole, point, rest = written.partition(".")
-    if len(whole.lstrip("-")) > 4 and whole.lstrip("-").isdecimal():
-        first = len(whole.lstrip("-")) % 3 or 3
-        first += len(whole) - len(whole.lstrip("-"))
-        groups = (whole[at : at + 3] for at in range(first, len(whole), 3))
-        shown = Markup(whole[:first]) + Markup("").join(
-            Markup("<i>{}</i>").format(g) for g in groups
-        )
-    else:
-        shown = Markup(whole)
-    return Markup('<span class="num">{}{}{}</span>').format(shown, point, rest)
+    digits = whole.removeprefix("-")
+    if len(digits) <= _UNGROUPED or not digits.isdecimal():
+        return Markup('<span class="num">{}</span>').format(written)
+    sign = whole.removesuffix(digits)
+    first = len(digits) % 3 or 3
+    groups = (digits[at : at + 3] for at in range(first, len(digits), 3))
+    grouped = Markup("").join(Markup("<i>{}</i>").format(group) for group in groups)
+    return Markup('<span class="num">{}{}{}{}{}</span>').format(
+        sign, digits[:first], grouped, point, rest
+    )
 
 
 def gist(data: Mapping[str, JsonValue], limit: int = 140) -> str:

@@ -22,7 +22,7 @@ from llama_index_hitl.errors import (
     UnknownRequest,
 )
 from llama_index_hitl.forms import decisions_of, fields_of
-from llama_index_hitl.models import DecisionKind, RequestStatus, Reviewer, ReviewRequest, digest_of
+from llama_index_hitl.models import DecisionKind, Reviewer, ReviewRequest, digest_of
 from llama_index_hitl.stores.protocol import StoredRequest
 from llama_index_hitl.web._answering import answer, edited, seen
 from llama_index_hitl.web._pages import page, redirect
@@ -37,6 +37,7 @@ from llama_index_hitl.web._pages._detail import (
 from llama_index_hitl.web._pages._filters import typed
 from llama_index_hitl.web._pages.inbox import with_inbox
 from llama_index_hitl.web._site import site_of
+from llama_index_hitl.web._views import summary_of
 from llama_index_hitl.web.people import Person
 
 router = APIRouter(include_in_schema=False)
@@ -49,7 +50,7 @@ FRAGMENT = "x-fragment"
 async def request_page(request: Request, person: Person, request_id: str) -> Response:
     """Show the inbox with a request opened; to scripts, the request alone."""
     shown = await seen(site_of(request), person, request_id)
-    kind = _kind(shown, person, request.query_params.get("decide", ""))
+    kind = _kind(request, person, shown, request.query_params.get("decide", ""))
     form = None if kind is None else decide_form(shown.record.request, kind, person)
     return await _shown(request, person, shown, form=form)
 
@@ -58,7 +59,7 @@ async def request_page(request: Request, person: Person, request_id: str) -> Res
 async def decide_fragment(request: Request, person: Person, request_id: str, kind: str) -> Response:
     """Return the form of one decision."""
     shown = await seen(site_of(request), person, request_id)
-    found = _kind(shown, person, kind)
+    found = _kind(request, person, shown, kind)
     if found is None:
         return Response(status_code=204)
     form = decide_form(shown.record.request, found, person)
@@ -83,8 +84,9 @@ async def answer_form(request: Request, person: Person, request_id: str) -> Resp
         if kind is DecisionKind.EDIT:
             subject = await edited(site, person, request_id, sent)
             preview = {"preview": subject, "previewed": digest_of(subject)}
-            if raw.get("previewed") != preview["previewed"] or raw.get("then") != "answer":
-                form = decide_form(asked, kind, person, values=fields, **preview)
+            stale = raw.get("then") == "answer" and raw.get("previewed") != preview["previewed"]
+            if stale or raw.get("then") != "answer":
+                form = decide_form(asked, kind, person, values=fields, stale=stale, **preview)
                 return await _form(request, person, shown, form)
         await answer(
             site,
@@ -239,9 +241,11 @@ def _kind_of(asked: ReviewRequest, word: str) -> DecisionKind | None:
     return next((kind for kind in decisions_of(asked) if kind == word), None)
 
 
-def _kind(shown: StoredRequest, person: Reviewer, word: str) -> DecisionKind | None:
+def _kind(
+    request: Request, person: Reviewer, shown: StoredRequest, word: str
+) -> DecisionKind | None:
     """Return a decision that this person can take on a request now."""
-    if shown.record.status is not RequestStatus.OPEN:
+    if not summary_of(shown, person, site_of(request).clock()).can_answer:
         return None
     return _kind_of(shown.record.request, word)
 
