@@ -153,7 +153,9 @@ class DeskClaim(DeskWorkflow, DemoClaim):
     )
 
     @step
-    async def block(self, ev: Rejected | Expired) -> ClaimResult:
+    async def block(  # type: ignore[override]  # it takes one more event
+        self, ev: Rejected | Expired
+    ) -> ClaimResult:
         """End without executing anything."""
         decisions = decisions_in(ev)
         return ClaimResult(

@@ -195,8 +195,8 @@ def _explained(error: Exception) -> str:
 
 async def _rewrite_by_hand(text: str, feedback: str, suffix: str) -> str:
     """Let the user make the next draft in an editor; leaving it as it is keeps the old one."""
+    from llama_index_hitl._text import visible
     from llama_index_hitl.console import EditorFailed, edit_text
-    from llama_index_hitl.console._words import visible
 
     typer.echo(f"Revise by hand: {visible(feedback)}")
     try:

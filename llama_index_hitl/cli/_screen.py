@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from llama_index_hitl._text import visible
 from llama_index_hitl.cli._times import minute
 from llama_index_hitl.console._view import View
-from llama_index_hitl.console._words import nested, one_line, visible
+from llama_index_hitl.console._words import nested, one_line
 from llama_index_hitl.lifecycle import next_due
 from llama_index_hitl.rendering import path_of
 

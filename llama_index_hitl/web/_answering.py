@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from llama_index_hitl.errors import FieldProblem, InvalidAnswer, UnknownRequest
 from llama_index_hitl.forms import parse_answer, problems_of
-from llama_index_hitl.models import Answer, Delegate, Reviewer, ReviewRequest
+from llama_index_hitl.models import Answer, Delegate, Edit, JsonObject, Reviewer, ReviewRequest
 from llama_index_hitl.runner import Receipt
 from llama_index_hitl.stores.protocol import StoredRequest
 from llama_index_hitl.web._site import Site
@@ -92,6 +92,29 @@ async def answer(
         raise InvalidAnswer(request_id, problems_of(error)) from None
     site.worker.nudge(receipt.run_id)
     return receipt.model_copy(update={"answer": masked_answer(receipt.answer, hidden)})
+
+
+async def edited(
+    site: Site, person: Reviewer, request_id: str, raw: Mapping[str, Any]
+) -> JsonObject:
+    """Return the subject as an edit would leave it, as its editor may see it; nothing is stored.
+
+    Raises:
+        UnknownRequest: There is none, or none that they may see.
+        InvalidAnswer: It is no edit, or does not fit the request.
+    """
+    stored, shown = await _both(site, person, request_id)
+    hidden = site.visibility.hidden_fields(person, stored.record.request)
+    try:
+        parsed = _parsed(site, person, stored, shown, raw, role=None, channel="web")
+    except InvalidAnswer as error:
+        if not hidden:
+            raise
+        raise InvalidAnswer(request_id, _guarded(error.problems, stored, shown)) from None
+    decision = masked_answer(parsed, hidden).decision
+    if not isinstance(decision, Edit):
+        raise InvalidAnswer(request_id, [FieldProblem("decision", "this is no edit")])
+    return decision.subject
 
 
 def _parsed(

@@ -21,6 +21,7 @@ CHARACTERS_LIMIT = 300_000
 """Characters of both sides together up to which they are compared."""
 
 _CONTEXT = 3  # unchanged lines around a change
+_ALIKE = 0.4  # the part that two lines have in common from which on one is the other, changed
 _WORK_LIMIT = 1_000_000  # pairs of words compared for one subject
 _WORD = re.compile(r"\w+|\s+|.", re.DOTALL)
 
@@ -177,15 +178,50 @@ def _rows(a: Sequence[str], b: Sequence[str], budget: _Budget) -> Iterator[Row]:
                 _same(a[i], i, j) for i, j in zip(range(i1, i2), range(j1, j2), strict=True)
             )
             continue
-        both = min(i2 - i1, j2 - j1)
-        for k in range(both):
-            yield _changed(a[i1 + k], b[j1 + k], i1 + k, j1 + k, budget)
-        for i in range(i1 + both, i2):
-            yield Row("removed", (Piece(a[i]),), (), i + 1, None)
-        for j in range(j1 + both, j2):
-            yield Row("added", (), (Piece(b[j]),), None, j + 1)
+        i, j = i1, j1
+        for k, m in (*_pairs(a[i1:i2], b[j1:j2], budget), (i2 - i1, j2 - j1)):
+            yield from (Row("removed", (Piece(a[n]),), (), n + 1, None) for n in range(i, i1 + k))
+            yield from (Row("added", (), (Piece(b[n]),), None, n + 1) for n in range(j, j1 + m))
+            i, j = i1 + k, j1 + m
+            if i < i2 and j < j2:
+                yield _changed(a[i], b[j], i, j, budget)
+                i, j = i + 1, j + 1
     first_a, first_b = len(a) - end, len(b) - end
     yield from (_same(a[first_a + k], first_a + k, first_b + k) for k in range(end))
+
+
+def _pairs(a: Sequence[str], b: Sequence[str], budget: _Budget) -> list[tuple[int, int]]:
+    """Return which lines stand side by side: those most alike, in order; by place if too many."""
+    cost = sum(map(len, a)) * len(b) + sum(map(len, b)) * len(a)
+    if len(a) * len(b) <= 1 or not budget.spend(cost):
+        return [(k, k) for k in range(min(len(a), len(b)))]
+    # The best alignment of two sequences (Needleman-Wunsch), where unlike lines earn nothing.
+    best = [[0.0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    alike = [[_alike(x, y) for y in b] for x in a]
+    for i in range(len(a) - 1, -1, -1):
+        for j in range(len(b) - 1, -1, -1):
+            paired = best[i + 1][j + 1] + alike[i][j]
+            best[i][j] = max(paired, best[i + 1][j], best[i][j + 1])
+    found: list[tuple[int, int]] = []
+    i = j = 0
+    while i < len(a) and j < len(b):
+        if alike[i][j] and best[i][j] == best[i + 1][j + 1] + alike[i][j]:
+            found.append((i, j))
+            i, j = i + 1, j + 1
+        elif best[i][j] == best[i + 1][j]:
+            i += 1
+        else:
+            j += 1
+    return found
+
+
+def _alike(a: str, b: str) -> float:
+    """Return how alike two lines are, from 0 to 1; 0 if they have little in common."""
+    words, others = set(_WORD.findall(a.strip())), set(_WORD.findall(b.strip()))
+    words.discard(" ")
+    others.discard(" ")
+    common = 2 * len(words & others) / max(1, len(words) + len(others))
+    return common if common >= _ALIKE else 0.0
 
 
 def _same(line: str, i: int, j: int) -> Row:
@@ -205,7 +241,7 @@ def _words(old: str, new: str, budget: _Budget) -> tuple[tuple[Piece, ...], tupl
     if not budget.spend(len(a) * len(b)):
         return plain
     matcher = SequenceMatcher(None, a, b, autojunk=False)
-    if matcher.ratio() < 0.35:
+    if matcher.ratio() < _ALIKE:
         return plain
     before: list[Piece] = []
     after: list[Piece] = []

@@ -100,7 +100,7 @@ class Guards:
             await (self._app if refusal is None else refusal)(scope, receive, send)
         except ConnectionAbortedError:
             raise  # a response broke off, of which all is said
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - nothing of it may reach anybody
             _log(error)
             if send.started:
                 raise ConnectionAbortedError("the response could not be finished") from None

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from llama_index_hitl.errors import (
     AnswerRefused,
+    FieldProblem,
     Forbidden,
     InvalidAnswer,
     LinkInvalid,
@@ -165,9 +166,7 @@ def _shown(
 ) -> Response:
     detail = detail_of(stored, person, site_of(request).clock())
     chosen = (typed or {}).get("decision") or (link.decision and link.decision.value)
-    problems = (
-        {} if error is None else {problem.field: problem.message for problem in error.problems}
-    )
+    problems: tuple[FieldProblem, ...] = () if error is None else error.problems
     return page(
         request,
         "link.html",

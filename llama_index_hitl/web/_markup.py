@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from html import escape
+from html import escape as _escaped
 from io import StringIO
 from time import perf_counter
 from typing import TypeVar
@@ -177,7 +177,7 @@ def _parser() -> MarkdownIt:
 
 
 def _fence(code: str, language: str, attributes: str) -> str:
-    said = escape(visible(f"{language} {attributes}".strip()))
+    said = _escaped(visible(f"{language} {attributes}".strip()))
     label = f'<span class="language">{said}</span>' if said else ""
     return f'<pre class="code">{label}<code>{highlighted(code.removesuffix(chr(10)), language)}</code></pre>'
 
@@ -323,6 +323,7 @@ class Layout:
     def __init__(self, *, whole: bool = False) -> None:
         self.whole = whole
         self._left = 3 * MARKDOWN_LIMIT
+        self._writer = _Writer(whole=whole)
 
     def markdown(self, text: str) -> Markup:
         """Return Markdown as HTML; as plain text where there was much on the page already."""
@@ -339,7 +340,7 @@ class Layout:
             return self.markdown(given)
         if isinstance(given, str) and field is not None and field.widget == "code":
             return code_block(given, field.language, whole=self.whole)
-        return _Writer(whole=self.whole).value(given, 0)
+        return self._writer.value(given, 0)
 
 
 def cut(what: str) -> Markup:
@@ -368,13 +369,13 @@ def highlighted(code: str, language: str | None) -> Markup:
     shown = visible(code)
     lexer = _lexer(language)
     if lexer is None or len(shown) > CODE_LIMIT:
-        return Markup(escape(shown))  # noqa: S704 - escaped right here
+        return Markup(_escaped(shown))  # noqa: S704 - escaped right here
     formatter: HtmlFormatter[str] = HtmlFormatter(nowrap=True, classprefix="tok-")
     written = StringIO()
     try:
         formatter.format(_in_time(lexer.get_tokens(shown)), written)
     except _TooSlowError:
-        return Markup(escape(shown))  # noqa: S704 - escaped right here
+        return Markup(_escaped(shown))  # noqa: S704 - escaped right here
     return Markup(written.getvalue().removesuffix("\n"))  # noqa: S704 - the formatter escapes
 
 
@@ -438,6 +439,22 @@ def is_number(given: JsonValue) -> bool:
     return isinstance(given, int | float) and not isinstance(given, bool)
 
 
+def number(given: float) -> Markup:
+    """Return a number, its digits in groups that are seen and not copied."""
+    written = json.dumps(given)
+    whole, point, rest = written.partition(".")
+    if len(whole.lstrip("-")) > 4 and whole.lstrip("-").isdecimal():
+        first = len(whole.lstrip("-")) % 3 or 3
+        first += len(whole) - len(whole.lstrip("-"))
+        groups = (whole[at : at + 3] for at in range(first, len(whole), 3))
+        shown = Markup(whole[:first]) + Markup("").join(
+            Markup("<i>{}</i>").format(g) for g in groups
+        )
+    else:
+        shown = Markup(whole)
+    return Markup('<span class="num">{}{}{}</span>').format(shown, point, rest)
+
+
 def gist(data: Mapping[str, JsonValue], limit: int = 140) -> str:
     """Return the short values of a subject in one line, to tell it from others."""
     parts: list[str] = []
@@ -459,7 +476,7 @@ def _is_row(items: Sequence[JsonValue]) -> bool:
 
 
 class _Writer:
-    """Lays out one value, up to a number of cells."""
+    """Lays out values, up to a number of cells in all."""
 
     def __init__(self, *, whole: bool) -> None:
         self._whole = whole
@@ -487,7 +504,7 @@ class _Writer:
             return Markup('<bdi class="words">{}</bdi>').format(visible(given))
         if isinstance(given, dict | list):
             return Markup('<span class="none">nothing</span>')
-        return Markup('<span class="num">{}</span>').format(json.dumps(given))
+        return number(given)
 
     def _object(self, given: Mapping[str, JsonValue], depth: int) -> Markup:
         items = list(given.items())

@@ -43,11 +43,11 @@ from llama_index_hitl.runner import Receipt
 from llama_index_hitl.stores import InvalidCursor
 from llama_index_hitl.stores.protocol import Cursor
 from llama_index_hitl.web._answering import answer, seen
-from llama_index_hitl.web._begin import begin_run
 from llama_index_hitl.web._failures import failure_of
+from llama_index_hitl.web._running import seen_run, start
 from llama_index_hitl.web._site import Site, site_of
-from llama_index_hitl.web._story import Said, Story, seen_run
-from llama_index_hitl.web._streams import checked_place, json_of
+from llama_index_hitl.web._story import Said, Story
+from llama_index_hitl.web._streams import checked_place, on_one_line
 from llama_index_hitl.web.people import signed_in
 
 router = APIRouter(prefix="/api")
@@ -179,13 +179,15 @@ class _Talk:
                 await self._refuse_nonsense("`run_id` is text")
             else:
                 try:
-                    run = await begin_run(self._site, await self.who(), workflow, inputs, run_id)
+                    person = await self.who()
+                    run, _ = await start(self._site, person, workflow, inputs, run_id=run_id)
                 except NotSignedIn:
                     raise
                 except HitlError as error:
                     await self.refuse(error)
                 else:
                     await self.say("started", {"run_id": run.run_id, "workflow": run.workflow})
+                    self._site.worker.nudge(run.run_id)
                     return run.run_id
         await self.close(_NONSENSE)
         raise WebSocketDisconnect(_NONSENSE)
@@ -249,7 +251,7 @@ class _Talk:
 
     async def say(self, name: str, data: dict[str, Any]) -> None:
         """Say something."""
-        await self._socket.send_text(json_of({"type": name, **data}).decode())
+        await self._socket.send_text(on_one_line({"type": name, **data}).decode())
 
     async def close(self, code: int) -> None:
         """Hang up, unless the other side has."""

@@ -8,10 +8,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeAlias
 
-from pydantic_core import to_jsonable_python
-
 from llama_index_hitl.audit import AuditKind
-from llama_index_hitl.errors import HitlError, UnknownRun
+from llama_index_hitl.errors import UnknownWorkflow
 from llama_index_hitl.models import RequestStatus, Reviewer
 from llama_index_hitl.stores.paging import all_requests
 from llama_index_hitl.stores.protocol import (
@@ -19,14 +17,14 @@ from llama_index_hitl.stores.protocol import (
     Cursor,
     FeedEvent,
     RequestQuery,
-    Run,
     RunStatus,
     Store,
     StoredRequest,
 )
 from llama_index_hitl.web._hub import Follower
+from llama_index_hitl.web._running import SeenRun, seen_run
 from llama_index_hitl.web._site import Site
-from llama_index_hitl.web._views import detail_of, run_view, summary_of
+from llama_index_hitl.web._views import detail_of, json_of, summary_of
 
 QUIET = timedelta(seconds=15)
 """After so long without news a stream says that it is still there, so that no proxy cuts it."""
@@ -40,6 +38,9 @@ Who: TypeAlias = Callable[[], Awaitable[Reviewer]]
 Raises:
     NotSignedIn: They no longer are.
 """
+
+FINAL = frozenset({"final_result", "failed", "cancelled"})
+"""What is said of a run that is over."""
 
 _ASKS = frozenset({AuditKind.OPENED, AuditKind.REOPENED})
 _ANSWERS = frozenset({AuditKind.ANSWERED, AuditKind.RULE_DECIDED})
@@ -78,24 +79,6 @@ class Pause:
 Told: TypeAlias = Said | Pause
 
 
-async def seen_run(site: Site, person: Reviewer, run_id: str) -> Run:
-    """Return a run as somebody may see it.
-
-    Raises:
-        UnknownRun: There is none, or none that they may see.
-    """
-    store = site.runner.store
-    run = await store.run(run_id)
-    if run is None:
-        raise UnknownRun(run_id)
-    if site.visibility.sees_run(person, run, ()):
-        return run
-    query = RequestQuery(run_id=run_id, open=None, limit=200)
-    if site.visibility.sees_run(person, run, [r async for r in all_requests(store, query)]):
-        return run
-    raise UnknownRun(run_id)
-
-
 async def told_in_inbox(
     site: Site, who: Who, after: Cursor, *, within: timedelta = QUIET
 ) -> AsyncGenerator[Told, None]:
@@ -124,10 +107,26 @@ async def told_in_inbox(
 async def _said_in_inbox(site: Site, person: Reviewer, event: FeedEvent) -> Said | None:
     if event.request_id is None or event.kind in _UNTOLD:
         return None
-    shown = await _shown(site, person, event)
+    stored = await site.hub.request(event)
+    shown = None if stored is None else site.visibility.shown(person, stored)
     if shown is None:
         return None
     return Said(event.kind, _about(site, person, event, shown), event.cursor)
+
+
+@dataclass(frozen=True)
+class Waits:
+    """What a run waits for.
+
+    Attributes:
+        questions: How somebody is asked what they were not asked yet.
+        request_ids: Everything that they see of what is open.
+        behind: The feed does not say yet all that the store says.
+    """
+
+    questions: tuple[Said, ...]
+    request_ids: list[str]
+    behind: bool
 
 
 class Story:
@@ -168,16 +167,16 @@ class Story:
         patiently = self._site.hub.patiently
         with self._site.hub.follow(run_id=self.run_id, after=after) as follower:
             while (news := await follower.news(within=within)) is not None:
-                person, run = await patiently(self._looked)
-                if news.text:
+                person, seen = await patiently(self._looked)
+                if news.text and not seen.masked:
                     yield Said("delta", {"text": news.text})
                 for event in news.events:
-                    said = await patiently(partial(self._said, person, event))
+                    said = await patiently(partial(self._said, person, seen, event))
                     if said is not None:
                         yield said
                 if news.more:
                     continue
-                if run.status in OVER and await patiently(partial(self._is_told, follower)):
+                if seen.run.status in OVER and await patiently(partial(self._is_told, follower)):
                     return
                 yield Pause(follower.place)
 
@@ -186,8 +185,8 @@ class Story:
         if event.kind in _ASKS and event.request_id is not None:
             self.asked.add(event.request_id)
 
-    async def _looked(self) -> tuple[Reviewer, Run]:
-        """Return who looks, and the run as it is, if they may see it."""
+    async def _looked(self) -> tuple[Reviewer, SeenRun]:
+        """Return who looks, and the run as they may see it now."""
         person = await self._who()
         return person, await seen_run(self._site, person, self.run_id)
 
@@ -197,24 +196,31 @@ class Story:
             return True
         return await is_told(self._site.runner.store, self.run_id, follower.place)
 
-    async def _said(self, person: Reviewer, event: FeedEvent) -> Said | None:
+    async def _said(self, person: Reviewer, seen: SeenRun, event: FeedEvent) -> Said | None:
         if event.kind == PROGRESS:
-            return Said(PROGRESS, {**event.data, "at": event.at.isoformat()}, event.cursor)
+            said = {"type": event.data.get("type"), "message": None, "data": {}}
+            said |= {} if seen.masked else event.data
+            return Said(PROGRESS, {**said, "at": event.at.isoformat()}, event.cursor)
         if event.request_id is not None:
-            return await self._said_of_request(person, event)
+            return await self._said_of_request(person, seen, event)
         self.ended = event.kind in _ENDS
         match event.kind:
             case AuditKind.FINISHED:
-                return Said("final_result", await self._result(), event.cursor)
+                return Said("final_result", await self._result(seen), event.cursor)
             case AuditKind.FAILED:
-                return Said("failed", await self._error(), event.cursor)
+                return Said("failed", self._error(seen), event.cursor)
             case _:
                 data = {"run_id": self.run_id, "at": event.at.isoformat()}
                 return Said(event.kind, data, event.cursor)
 
-    async def _said_of_request(self, person: Reviewer, event: FeedEvent) -> Said | None:
+    async def _said_of_request(
+        self, person: Reviewer, seen: SeenRun, event: FeedEvent
+    ) -> Said | None:
         self.note(event)
-        shown = None if event.kind in _UNTOLD else await _shown(self._site, person, event)
+        stored = None if event.kind in _UNTOLD else await self._site.hub.request(event)
+        if stored is None:
+            return None
+        shown = self._site.visibility.shown(person, stored, run=seen.run)
         if shown is None:
             return None
         if event.kind in _ASKS and shown.record.status is RequestStatus.OPEN:
@@ -238,30 +244,65 @@ class Story:
         }
         return Said("input_required", data, None if event is None else event.cursor)
 
+    async def past(self) -> AsyncIterator[FeedEvent]:
+        """Yield all that the feed says of the run."""
+        async for event in whole_feed(self._site.runner.store, self.run_id):
+            yield event
+
+    async def waits(self) -> Waits | None:
+        """Return what the run waits for; None: it does not wait.
+
+        Raises:
+            UnknownRun: They may not see it any more.
+            NotSignedIn: They no longer are.
+        """
+        return await self._site.hub.patiently(self._waits)
+
+    async def _waits(self) -> Waits | None:
+        store = self._site.runner.store
+        # In this order: a run that has been told everything waits, or goes on, after that.
+        if await store.messages(self.run_id):
+            return None
+        person, seen = await self._looked()
+        if seen.run.status is not RunStatus.WAITING:
+            return None
+        query = RequestQuery(run_id=self.run_id)
+        asked = {stored.request_id async for stored in all_requests(store, query)}
+        left = [s for s in seen.requests if s.request_id in asked]
+        return Waits(
+            questions=tuple(
+                self.question(person, shown) for shown in left if shown.request_id not in self.shown
+            ),
+            request_ids=[shown.request_id for shown in left],
+            behind=not asked <= self.asked,
+        )
+
     async def end(self) -> Said | None:
         """Return what a run has come to, for those who have not been told; None: it goes on."""
-        run = await self._site.runner.get_run(self.run_id)
-        match run.status:
+        _, seen = await self._site.hub.patiently(self._looked)
+        match seen.run.status:
             case RunStatus.FINISHED:
-                return Said("final_result", await self._result())
+                return Said("final_result", await self._result(seen))
             case RunStatus.FAILED:
-                return Said("failed", await self._error())
+                return Said("failed", self._error(seen))
             case RunStatus.CANCELLED:
-                return Said("cancelled", {"run_id": self.run_id, "at": run.updated_at.isoformat()})
+                at = seen.run.updated_at.isoformat()
+                return Said("cancelled", {"run_id": self.run_id, "at": at})
             case _:
                 return None
 
-    async def _result(self) -> dict[str, Any]:
+    async def _result(self, seen: SeenRun) -> dict[str, Any]:
+        nothing = {"run_id": self.run_id, "result": None}
+        if seen.masked:
+            return {**nothing, "withheld": "It may hold what is hidden from you."}
         try:
             result = await self._site.runner.result(self.run_id)
-        except HitlError:  # this process lacks the code that it takes to read it
-            return {"run_id": self.run_id, "result": None, "readable": False}
-        plain = to_jsonable_python(result, serialize_unknown=True, inf_nan_mode="strings")
-        return {"run_id": self.run_id, "result": plain, "readable": True}
+        except UnknownWorkflow:
+            return {**nothing, "withheld": "It takes the code of the workflow to read it."}
+        return {**nothing, "result": json_of(result)}
 
-    async def _error(self) -> dict[str, Any]:
-        run = await self._site.runner.get_run(self.run_id)
-        return {"run_id": self.run_id, "error": run_view(run).error}
+    def _error(self, seen: SeenRun) -> dict[str, Any]:
+        return {"run_id": self.run_id, "error": seen.view().error}
 
 
 async def is_told(store: Store, run_id: str, place: Cursor | None) -> bool:
@@ -280,11 +321,6 @@ async def whole_feed(store: Store, run_id: str) -> AsyncIterator[FeedEvent]:
         for event in page:
             yield event
         place = page[-1].cursor
-
-
-async def _shown(site: Site, person: Reviewer, event: FeedEvent) -> StoredRequest | None:
-    stored = await site.hub.request(event)
-    return None if stored is None else site.visibility.shown(person, stored)
 
 
 def _about(site: Site, person: Reviewer, event: FeedEvent, shown: StoredRequest) -> dict[str, Any]:

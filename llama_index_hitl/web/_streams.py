@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, aclosing
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic_core import to_json
@@ -17,8 +18,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from llama_index_hitl.errors import NotSignedIn, StoreError, UnknownRun
-from llama_index_hitl.models import Reviewer
 from llama_index_hitl.stores.protocol import Cursor, Store
+from llama_index_hitl.web._running import seen_run
 from llama_index_hitl.web._site import site_of
 from llama_index_hitl.web._story import (
     OVER,
@@ -27,7 +28,6 @@ from llama_index_hitl.web._story import (
     Story,
     Told,
     is_told,
-    seen_run,
     told_in_inbox,
 )
 from llama_index_hitl.web.people import Person, signed_in
@@ -58,7 +58,7 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(
-        self, told: AsyncGenerator[Told, None], *, held: AbstractContextManager[None]
+        self, told: AsyncGenerator[Told, None], *, held: AbstractContextManager[Any]
     ) -> None:
         # A proxy that gathers what it sends on would keep it back.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -87,7 +87,7 @@ def encoded(told: Told) -> bytes:
     lines = []
     match told:
         case Said(name=name, data=data):
-            lines += [b"event: " + name.encode(), b"data: " + json_of(data)]
+            lines += [b"event: " + name.encode(), b"data: " + on_one_line(data)]
         case Pause():
             lines.append(b":")
     if told.cursor is not None:
@@ -95,9 +95,9 @@ def encoded(told: Told) -> bytes:
     return b"\n".join(lines) + b"\n\n"
 
 
-def json_of(data: object) -> bytes:
+def on_one_line(data: object) -> bytes:
     """Return JSON on one line."""
-    return to_json(data, inf_nan_mode="strings", serialize_unknown=True)
+    return to_json(data)
 
 
 async def checked_place(
@@ -139,9 +139,7 @@ async def inbox_events(
     """
     site = site_of(request)
     place = await checked_place(site.runner.store, last_event_id, after)
-
-    async def who() -> Reviewer:
-        return await signed_in(request)
+    who = partial(signed_in, request)
 
     async def told() -> AsyncGenerator[Told, None]:
         if place is None:
@@ -180,18 +178,16 @@ async def run_events(
     - `answered`, `rule_decided`: who (`by`) decided what (`kind`), and the `summary` of the
       request;
     - whatever else happens to a request, as in the inbox;
-    - `final_result`: `result`; `failed`: `error`; `cancelled`. After one of these the stream ends;
-      a browser that comes back all the same gets 204 and stays away.
+    - `final_result`: `result`, or why it is `withheld`; `failed`: `error`; `cancelled`. After one
+      of these the stream ends; a browser that comes back all the same gets 204 and stays away.
+
+    Where fields of a request are hidden from you, so is what the run says and comes to.
     """
     site = site_of(request)
     store = site.runner.store
-    run = await seen_run(site, person, run_id)
+    seen = await seen_run(site, person, run_id)
     place = await checked_place(store, last_event_id, after, run_id=run_id)
-    if place is not None and run.status in OVER and await is_told(store, run_id, place):
+    if place is not None and seen.run.status in OVER and await is_told(store, run_id, place):
         return Response(status_code=204)
-
-    async def who() -> Reviewer:
-        return await signed_in(request)
-
-    story = Story(site, who, run_id)
+    story = Story(site, partial(signed_in, request), run_id)
     return EventStream(story.told(after=place), held=site.streams.opened(person))

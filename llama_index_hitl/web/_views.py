@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from pydantic import AwareDatetime, BaseModel, JsonValue
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import PydanticSerializationError, to_json
 
 from llama_index_hitl._text import storable
 from llama_index_hitl.forms import LABELS, FormField, decisions_of, fields_of
@@ -202,8 +202,8 @@ def json_of(value: Any) -> JsonValue:
     A thing without words of its own is named by its type: what Python shows of it is for nobody.
     """
     try:
-        found = to_jsonable_python(value, fallback=_in_words, bytes_mode="base64")
-        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
+        text = to_json(value, fallback=_in_words, bytes_mode="base64", inf_nan_mode="strings")
+        found = json.loads(text)
     except (PydanticSerializationError, ValueError, RecursionError):
         return _in_words(value)
     return cast("JsonValue", _flat(found) if isinstance(value, BaseModel) else found)

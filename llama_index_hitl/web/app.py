@@ -26,7 +26,15 @@ from llama_index_hitl.web import (  # noqa: E402
 from llama_index_hitl.web._api import api  # noqa: E402
 from llama_index_hitl.web._guards import GuardedApplication  # noqa: E402
 from llama_index_hitl.web._hub import Hub  # noqa: E402
-from llama_index_hitl.web._pages import Assets, audit, runs, start  # noqa: E402
+from llama_index_hitl.web._pages import (  # noqa: E402
+    Assets,
+    audit,
+    bulk,
+    inbox,
+    requests,
+    runs,
+    start,
+)
 from llama_index_hitl.web._pages.failures import failure_page  # noqa: E402
 from llama_index_hitl.web._site import Site  # noqa: E402
 from llama_index_hitl.web._worker import Worker  # noqa: E402
@@ -45,6 +53,9 @@ _ROUTERS = (
     _streams.router,
     _sockets.router,
     _chat.router,
+    inbox.router,
+    requests.router,
+    bulk.router,
     start.router,
     runs.router,
     audit.router,
@@ -107,6 +118,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        worker.start()
         try:
             yield
         finally:
@@ -130,9 +142,10 @@ def create_app(
         links=links,
         allowed_hosts=None if allowed_hosts is None else frozenset(allowed_hosts),
     )
-    app.include_router(api())
+    # The pages first: `path('cancel_run')` in a template is theirs, not that of the API.
     for router in _ROUTERS:
         app.include_router(router)
+    app.include_router(api())
     if sign_in is not None:
         app.include_router(_sign_in.router)
     if links is not None:

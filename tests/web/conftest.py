@@ -100,4 +100,3 @@ async def client_of(app: FastAPI) -> AsyncIterator[ClientOf]:
 def desk(app: FastAPI, runner: Runner, client_of: ClientOf) -> Desk:
     """What tests of the application do again and again."""
     return Desk(app, runner, client_of)
-

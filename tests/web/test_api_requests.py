@@ -10,9 +10,9 @@ from durable import NOON
 from invoices import Desk, failure, fields
 
 from llama_index_hitl import Reviewer
+from llama_index_hitl.lifecycle import open_record
 from llama_index_hitl.models import ReviewPolicy, ReviewRequest
 from llama_index_hitl.stores import Commit, MemoryStore, StoredRequest
-from llama_index_hitl.lifecycle import open_record
 from llama_index_hitl.testing import ManualClock
 from llama_index_hitl.web import Visibility
 
@@ -117,29 +117,25 @@ async def test_lists_are_narrowed(desk: Desk, web_store: MemoryStore) -> None:
     assert await found(text="nothing") == []
 
 
-@pytest.mark.parametrize(
-    ("query", "field"),
-    [
-        ({"limit": "0"}, "limit"),
-        ({"limit": "201"}, "limit"),
-        ({"limit": "x"}, "limit"),
-        ({"view": "everything"}, "view"),
-        ({"status": "OPEN"}, "status"),
-        ({"priority": "higher"}, "priority"),
-        ({"due_before": "2026-03-02T14:00:00"}, "due_before"),
-        ({"due_before": "soon"}, "due_before"),
-        ({"text": ""}, "text"),
-        ({"text": "x" * 201}, "text"),
-        ({"after": "no cursor"}, "after"),
-        ({"after": "é\x00" * 5000}, "after"),
-        ({"colour": "red"}, "colour"),
-    ],
-)
-async def test_a_query_that_means_nothing_is_refused_by_its_field(
-    desk: Desk, query: dict[str, str], field: str
-) -> None:
-    kind = "invalid_cursor" if field == "after" else "invalid"
-    assert fields(failure(await desk.get("alice", "/requests", **query), 422, kind)) == [field]
+async def test_a_query_that_means_nothing_is_refused_by_its_field(desk: Desk) -> None:
+    for field, value in (
+        ("limit", "0"),
+        ("limit", "201"),
+        ("limit", "x"),
+        ("view", "everything"),
+        ("status", "OPEN"),
+        ("priority", "higher"),
+        ("due_before", "2026-03-02T14:00:00"),
+        ("due_before", "soon"),
+        ("text", ""),
+        ("text", "x" * 201),
+        ("after", "no cursor"),
+        ("after", "é\x00" * 5000),
+        ("colour", "red"),
+    ):
+        kind = "invalid_cursor" if field == "after" else "invalid"
+        refused = await desk.get("alice", "/requests", **{field: value})
+        assert fields(failure(refused, 422, kind)) == [field]
 
 
 async def test_pages_lead_through_all_of_a_long_list(desk: Desk, web_store: MemoryStore) -> None:
@@ -193,16 +189,17 @@ async def test_a_request_is_shown_with_its_history_and_what_changed(desk: Desk) 
     assert names[:2] == ["subject.supplier", "subject.amount"]
 
 
-@pytest.mark.parametrize(
-    "request_id",
-    ["nothing", "%00", "a%2Fb", "é", "%F0%9F%92%A9", "x" * 10_000, "%2e%2e", "..%2f..%2fhealth"],
-)
-async def test_what_is_not_there_or_not_seen_is_unknown(desk: Desk, request_id: str) -> None:
-    for path in (f"/requests/{request_id}", f"/runs/{request_id}", f"/runs/{request_id}/audit"):
-        response = await desk.get("root:admin", path)
-        assert response.status_code == 404
-        assert response.json()["error"]["type"] in ("unknown_request", "unknown_run", "not_found")
-        assert len(response.text) < 13_000
+async def test_what_is_not_there_is_unknown_whatever_it_is_called(desk: Desk) -> None:
+    evil = ("nothing", "%00", "a%2Fb", "é", "%F0%9F%92%A9", "x" * 10_000, "%2e%2e", "..%2f..%2fme")
+    for name in evil:
+        for path in (f"/requests/{name}", f"/runs/{name}", f"/runs/{name}/audit"):
+            response = await desk.get("root:admin", path)
+            kind = response.json()["error"]["type"]
+            assert (response.status_code, kind.partition("_")[0]) in (
+                (404, "unknown"),
+                (404, "not"),
+            )
+            assert len(response.text) < 3_000
 
 
 async def test_somebody_elses_request_is_as_if_it_were_not_there(desk: Desk) -> None:
@@ -274,12 +271,12 @@ async def test_a_claim_binds_nobody(desk: Desk) -> None:
     assert (await desk.answer("bob:finance", request)).status_code == 200
 
 
-@pytest.mark.parametrize("minutes", [0, 481, -1, "x", 1.5, None])
-async def test_a_claim_lasts_a_minute_to_eight_hours(desk: Desk, minutes: object) -> None:
+async def test_a_claim_lasts_a_minute_to_eight_hours(desk: Desk) -> None:
     _, request = await desk.start("invoice")
     path = f"/requests/{request['request_id']}/claim"
-    response = await desk.post("alice:finance", path, {"minutes": minutes})
-    assert fields(failure(response, 422, "invalid")) == ["minutes"]
+    for minutes in (0, 481, -1, "x", 1.5, None):
+        response = await desk.post("alice:finance", path, {"minutes": minutes})
+        assert fields(failure(response, 422, "invalid")) == ["minutes"]
 
 
 async def test_only_who_can_answer_what_is_open_claims_it(desk: Desk) -> None:
@@ -354,29 +351,24 @@ class TestMasks:
         await desk.start("invoice")
         assert titles(await desk.get("alice:finance", "/requests", text="de89")) == []
 
-    @pytest.mark.parametrize(
-        "changes",
-        [
+    async def test_an_edit_keeps_what_its_editor_cannot_see(self, desk: Desk) -> None:
+        for changes in (
             {"amount": 5},
             {"amount": 5, "account": {"holder": "Acme", "iban": "•••"}},
             {"amount": 5, "account": {"holder": "Acme"}},
             {"amount": 5, "lines": [{"name": "Paper", "price": "•••"}]},
-        ],
-    )
-    async def test_an_edit_keeps_what_its_editor_cannot_see(
-        self, desk: Desk, changes: dict[str, Any]
-    ) -> None:
-        run_id, request = await desk.start("invoice")
-        receipt = await desk.answer("alice:finance", request, "edit", subject=changes)
-        assert receipt.status_code == 200
-        taken = receipt.json()["answer"]["decision"]["subject"]
-        assert taken["account"] == {"holder": "Acme", "iban": "•••"}
-        assert taken["lines"] == [{"name": "Paper", "price": "•••"}]
-        await desk.settled()
-        result = (await desk.get("frank:payroll", f"/runs/{run_id}/result")).json()["result"]
-        assert result == {"paid": 5, "to": "DE89-SECRET"}
-        again = await desk.answer("alice:finance", request, "edit", subject=changes)
-        assert (again.status_code, again.json()) == (200, receipt.json())
+        ):
+            run_id, request = await desk.start("invoice")
+            receipt = await desk.answer("alice:finance", request, "edit", subject=changes)
+            assert receipt.status_code == 200
+            taken = receipt.json()["answer"]["decision"]["subject"]
+            assert taken["account"] == {"holder": "Acme", "iban": "•••"}
+            assert taken["lines"] == [{"name": "Paper", "price": "•••"}]
+            await desk.settled()
+            result = await desk.get("frank:payroll", f"/runs/{run_id}/result")
+            assert result.json()["result"] == {"paid": 5, "to": "DE89-SECRET"}
+            again = await desk.answer("alice:finance", request, "edit", subject=changes)
+            assert (again.status_code, again.json()) == (200, receipt.json())
 
     async def test_what_is_seen_beside_what_is_hidden_can_be_edited(self, desk: Desk) -> None:
         _, request = await desk.start("invoice")
@@ -386,21 +378,16 @@ class TestMasks:
         account = stored.decision.subject["account"]
         assert account == {"holder": "Acme Ltd.", "iban": "DE89-SECRET"}
 
-    @pytest.mark.parametrize(
-        ("changes", "field"),
-        [
-            ({"account": {"holder": "Acme", "iban": "DE00"}}, "subject.account"),
-            ({"account": "gone"}, "subject.account"),
-            ({"lines": []}, "subject.lines"),
-            ({"lines": [{"name": "Pens", "price": "•••"}]}, "subject.lines"),
-        ],
-    )
-    async def test_what_is_hidden_cannot_be_changed(
-        self, desk: Desk, changes: dict[str, Any], field: str
-    ) -> None:
+    async def test_what_is_hidden_cannot_be_changed(self, desk: Desk) -> None:
         _, request = await desk.start("invoice")
-        response = await desk.answer("alice:finance", request, "edit", subject=changes)
-        error = failure(response, 422, "invalid_answer")
-        assert fields(error) == [field]
-        assert "DE89" not in response.text
+        for field, value in (
+            ("account", {"holder": "Acme", "iban": "DE00"}),
+            ("account", "gone"),
+            ("lines", []),
+            ("lines", [{"name": "Pens", "price": "•••"}]),
+        ):
+            response = await desk.answer("alice:finance", request, "edit", subject={field: value})
+            error = failure(response, 422, "invalid_answer")
+            assert fields(error) == [f"subject.{field}"]
+            assert "DE89" not in response.text
         assert (await desk.runner.get(request["request_id"])).answers == ()

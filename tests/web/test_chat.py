@@ -174,7 +174,7 @@ async def test_what_is_wrong_is_told_before_anything_is_streamed(site: Served):
     assert await refusal(site, "/api/chat", {"workflow": "essay"}) == (422, "invalid_start")
     assert await refusal(site, "/api/chat", {**start_body, "x": 1}) == (422, "invalid")
     taken = {**start_body, "run_id": "chat"}
-    assert await refusal(site, "/api/chat", taken, who="mallory") == (404, "unknown_run")
+    assert await refusal(site, "/api/chat", taken, who="mallory") == (409, "run_exists")
     assert await refusal(site, "/api/chat", {**taken, "workflow": "asking", "inputs": {}}) == (
         409,
         "run_exists",

@@ -348,7 +348,7 @@ async def test_nobody_gets_to_a_run_of_somebody_else_by_its_id(site: Served):
     async with socket(site, who=as_person("mallory")) as talk:
         await talk.say(type="start", workflow="essay", inputs={"topic": "x"}, run_id="bobs")
         refused = await talk.next()
-    assert (refused["type"], refused["error"]["type"]) == ("refused", "unknown_run")
+    assert (refused["type"], refused["error"]["type"]) == ("refused", "run_exists")
 
 
 async def test_a_server_that_stops_hangs_up():

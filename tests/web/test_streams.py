@@ -5,24 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from essays import Essay
-from serving import as_person, by_header, serving
+from serving import as_person
 from starlette.requests import HTTPConnection
 from talks import Heard, Served, all_of, served, until
 
-from llama_index_hitl import Approve, Reject, Reviewer, Revise
+from llama_index_hitl import Reject, Reviewer, Revise
 from llama_index_hitl.errors import StoreError
 from llama_index_hitl.models import ReviewRequest
-from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import MemoryStore
-from llama_index_hitl.stores.protocol import Run
-from llama_index_hitl.web import Visibility, create_app
+from llama_index_hitl.web import Visibility
 from llama_index_hitl.web._story import Pause, Said
 from llama_index_hitl.web._streams import encoded
 from llama_index_hitl.web.limits import Limits
@@ -331,15 +327,14 @@ async def test_nobody_has_more_streams_open_than_they_may():
 
 async def test_a_stream_outlives_a_store_that_cannot_be_reached():
     store = Shaky()
-    async with served(store) as site:
-        async with site.listening("/api/inbox/events") as events:
-            await anext(events)
-            run = await site.runner.start("essay", topic="tides")
-            store.failures = 1
-            site.app.state.site.hub.ring()
-            event = await anext(events)
-            assert (event.name, event.data["run_id"]) == ("opened", run.run_id)
-            assert store.failures == 0
+    async with served(store) as site, site.listening("/api/inbox/events") as events:
+        await anext(events)
+        run = await site.runner.start("essay", topic="tides")
+        store.failures = 1
+        site.app.state.site.hub.ring()
+        event = await anext(events)
+        assert (event.name, event.data["run_id"]) == ("opened", run.run_id)
+        assert store.failures == 0
 
 
 async def test_a_server_that_stops_ends_its_streams():

@@ -22,7 +22,7 @@ from llama_index_hitl.web.people import Person
 
 router = APIRouter(tags=["answers"], route_class=StrictRoute)
 
-_REFUSALS = (
+REFUSALS = (
     "not_allowed",
     "unknown_request",
     "already_answered",
@@ -122,7 +122,7 @@ class DelegateBody(Value):
 @router.post(
     "/requests/{request_id}/answer",
     summary="Answer a request",
-    responses={**example(_examples.RECEIPT), **failing(*_REFUSALS)},
+    responses={**example(_examples.RECEIPT), **failing(*REFUSALS)},
 )
 async def answer_request(
     request: Request,
@@ -149,7 +149,7 @@ async def answer_request(
 @router.post(
     "/requests/{request_id}/delegate",
     summary="Let somebody else decide in your place",
-    responses={**example(_examples.DELEGATED), **failing(*_REFUSALS)},
+    responses={**example(_examples.DELEGATED), **failing(*REFUSALS)},
 )
 async def delegate_request(
     request: Request, person: Person, request_id: RequestId, body: DelegateBody

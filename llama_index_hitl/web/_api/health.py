@@ -11,7 +11,7 @@ from starlette.requests import Request
 from llama_index_hitl.errors import StoreError
 from llama_index_hitl.models import Value
 from llama_index_hitl.web._api import _examples
-from llama_index_hitl.web._api._documented import example, failing
+from llama_index_hitl.web._api._documented import WITH_ERROR_BODY, example, failing
 from llama_index_hitl.web._api._strict import StrictRoute
 from llama_index_hitl.web._measures import Metrics, measured
 from llama_index_hitl.web._site import site_of
@@ -63,7 +63,7 @@ async def get_me(request: Request, person: Person) -> Me:
 @router.get(
     "/health",
     summary="Whether all is well",
-    responses={**example({"status": "ok"}), **failing(signed_in=False)},
+    responses={**example({"status": "ok"}), **failing(signed_in=False), **WITH_ERROR_BODY},
 )
 async def get_health(request: Request) -> Health:
     """Tell whether the store can be reached, within five seconds. No sign-in is needed."""

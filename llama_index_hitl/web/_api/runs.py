@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field, JsonValue, StringConstraints
@@ -23,6 +23,11 @@ from llama_index_hitl.web.people import Person
 router = APIRouter(tags=["runs"], route_class=StrictRoute)
 
 
+NewRunId: TypeAlias = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$")
+]
+
+
 class StartBody(Value):
     """What to start.
 
@@ -37,9 +42,7 @@ class StartBody(Value):
 
     workflow: str
     inputs: JsonObject = Field(default_factory=dict)
-    run_id: (
-        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$")] | None
-    ) = None
+    run_id: NewRunId | None = None
     wait: bool = False
 
 

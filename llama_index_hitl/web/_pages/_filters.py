@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 from pydantic import JsonValue
 
+from llama_index_hitl._text import visible
+from llama_index_hitl.forms import FormField
 from llama_index_hitl.models import ROLE_PREFIX
+
+if TYPE_CHECKING:
+    from llama_index_hitl.web._pages._detail import FieldView
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -41,10 +48,12 @@ def time_tag(at: datetime, now: datetime, style: str = "ago") -> Markup:
     Args:
         at: The instant.
         now: The present instant.
-        style: `ago`: how long ago or in how much time; `moment`: date and time; `deadline`: the
-            time left, or for how long it is overdue.
+        style: `ago`: how long ago or in how much time; `age`: the same in fewer words; `moment`:
+            date and time; `deadline`: the time left, or for how long it is overdue.
     """
     shown = moment(at) if style == "moment" else ago(at, now)
+    if style == "age":
+        shown = span((now - at).total_seconds())
     if style == "deadline":
         left = (at - now).total_seconds()
         shown = f"{span(left)} left" if left > 0 else f"overdue {span(left)}"
@@ -63,6 +72,12 @@ def words(name: str) -> str:
     return name.replace("_", " ").replace("-", " ").strip()
 
 
+def short_name(workflow: str) -> str:
+    """Return the name of a workflow without the module that it is in, as words."""
+    name = visible(workflow).rpartition(".")[2] or visible(workflow)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+
+
 def initials(name: str) -> str:
     """Return one or two letters that stand for a person."""
     parts = [part for part in words(name).replace(".", " ").split() if part[0].isalnum()]
@@ -76,13 +91,33 @@ def typed(value: JsonValue) -> str:
     return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 
 
+def groups(fields: Iterable[FieldView]) -> list[list[FieldView]]:
+    """Return fields that follow each other together: short ones, and long ones."""
+    return [list(group) for _, group in groupby(fields, key=lambda field: field.short)]
+
+
+def reject_names(fields: Iterable[FormField], names: Collection[str]) -> list[FormField]:
+    """Return fields without those of some names."""
+    return [field for field in fields if field.name not in names]
+
+
+def has_grant(problems: Iterable[str]) -> bool:
+    """Tell whether something is wrong with the terms of a standing approval."""
+    return any(name.startswith("grant.") for name in problems)
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "ago": ago,
     "entry": entry,
+    "groups": groups,
+    "has_grant": has_grant,
     "initials": initials,
     "moment": moment,
+    "reject_names": reject_names,
+    "short_name": short_name,
     "span": span,
     "time_tag": time_tag,
     "typed": typed,
+    "visible": visible,
     "words": words,
 }

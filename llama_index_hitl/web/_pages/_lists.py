@@ -1,27 +1,41 @@
-"""Which requests the inbox lists."""
+"""Which requests the inbox lists, as addresses of the page say it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, cast, get_args
+from typing import Literal, TypeAlias, cast, get_args
 from urllib.parse import urlencode
 
-from llama_index_hitl.models import ROLE_PREFIX, Priority, Reviewer
-from llama_index_hitl.stores.protocol import RequestQuery, StoredRequest
+from llama_index_hitl.models import Priority, Reviewer
+from llama_index_hitl.stores.protocol import StoredRequest
+from llama_index_hitl.web._listing import Filters, listed
 from llama_index_hitl.web._site import Site
 from llama_index_hitl.web._views import RequestSummary, summary_of
-from llama_index_hitl.web.visibility import entries_for
 
-View = Literal["mine", "roles", "all", "done"]
-Due = Literal["overdue", "today", "week"]
+View: TypeAlias = Literal["mine", "roles", "all", "done"]
+Due: TypeAlias = Literal["overdue", "today", "week"]
 
 PAGE = 50
-"""Requests on one page, about."""
+"""Requests on one page, at most."""
 
-_MOST_READ = 1_000  # rows looked at for one page: a text that is nowhere must not read everything
-_WITHIN: Mapping[str, timedelta] = {
+VIEWS: Mapping[View, str] = {
+    "mine": "For me",
+    "roles": "My roles",
+    "all": "All open",
+    "done": "Done",
+}
+"""What the views are called."""
+
+DUES: Mapping[Due, str] = {
+    "overdue": "Overdue",
+    "today": "Within a day",
+    "week": "Within a week",
+}
+"""What the choices of what is due are called."""
+
+_WITHIN: Mapping[Due, timedelta] = {
     "overdue": timedelta(0),
     "today": timedelta(days=1),
     "week": timedelta(days=7),
@@ -29,16 +43,16 @@ _WITHIN: Mapping[str, timedelta] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filters:
+class Choice:
     """What somebody has narrowed the inbox to.
 
     Attributes:
-        view: `mine`: what they can answer now; `roles`: those of it that are for a role of theirs;
-            `all`: all open ones that they see; `done`: closed ones.
+        view: `mine`: what they can answer now; `roles`: what of it is for a role of theirs; `all`:
+            all that is open and that they see; `done`: what is closed.
         due: Only what is overdue, or due within a day or a week.
         workflow: Of this workflow.
         priority: Of this priority.
-        text: With these words in the title, the ids, the workflow or the tags.
+        text: With this text.
         after: Where the page before ended.
     """
 
@@ -50,12 +64,12 @@ class Filters:
     after: str | None = None
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> Filters:
-        """Return what an address says; what cannot be is passed over."""
+    def of(cls, query: Mapping[str, str]) -> Choice:
+        """Return what the query of an address says; what cannot be is passed over."""
         view, due, priority = (query.get(name, "") for name in ("view", "due", "priority"))
         return cls(
-            view=cast("View", view) if view in get_args(View) else "mine",
-            due=cast("Due", due) if due in _WITHIN else None,
+            view=cast("View", view) if view in VIEWS else "mine",
+            due=cast("Due", due) if due in DUES else None,
             workflow=query.get("workflow", "")[:200],
             priority=cast("Priority", priority) if priority in get_args(Priority) else None,
             text=query.get("text", "").strip()[:200],
@@ -68,9 +82,9 @@ class Filters:
         return bool(self.due or self.workflow or self.priority or self.text)
 
     def query(self, **changes: str | None) -> str:
-        """Return the address's query for these filters, changed; empty for the plain inbox."""
+        """Return the query of the address for this, changed; empty for the plain inbox."""
         said: dict[str, str | None] = {
-            "view": self.view if self.view != "mine" else None,
+            "view": None if self.view == "mine" else self.view,
             "due": self.due,
             "workflow": self.workflow,
             "priority": self.priority,
@@ -82,83 +96,40 @@ class Filters:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
+class Rows:
     """A page of the inbox.
 
     Attributes:
         rows: What is listed.
         after: Where it ended; None: there is no more.
-        ended_early: Whether there may be more only because it took too long to look on.
     """
 
     rows: tuple[RequestSummary, ...]
     after: str | None
-    ended_early: bool = False
 
 
-async def listed(site: Site, person: Reviewer, filters: Filters) -> Listed:
+async def rows_of(site: Site, person: Reviewer, choice: Choice) -> Rows:
     """Return what somebody sees of the inbox, as they have narrowed it.
 
     Raises:
         InvalidCursor: `after` is not what a page ended with.
     """
     now = site.clock()
-    query = _query(person, filters, now)
-    found: list[RequestSummary] = []
-    read = 0
-    while True:
-        page = await site.runner.store.requests(query)
-        read += len(page)
-        for stored in page:
-            shown = site.visibility.shown(person, stored)
-            if shown is not None and (row := _row(shown, person, filters, now)) is not None:
-                found.append(row)
-        query = replace(query, after=page.after)
-        if page.after is None or len(found) >= PAGE or read >= _MOST_READ:
-            early = page.after is not None and len(found) < PAGE
-            return Listed(rows=tuple(found), after=page.after, ended_early=early)
-
-
-async def waiting(site: Site, person: Reviewer) -> int:
-    """Return how many requests wait for somebody, as far as one page tells."""
-    return len((await listed(site, person, Filters())).rows)
-
-
-def _query(person: Reviewer, filters: Filters, now: datetime) -> RequestQuery:
-    entries: tuple[str, ...] | None = None
-    if filters.view == "mine":
-        entries = tuple(sorted(entries_for(person)))
-    elif filters.view == "roles":
-        entries = tuple(ROLE_PREFIX + role for role in person.roles)
-    return RequestQuery(
-        entries=entries,
-        open=filters.view != "done",
-        priority=filters.priority,
-        due_before=now + _WITHIN[filters.due] if filters.due else None,
-        workflow=filters.workflow or None,
-        limit=PAGE,
-        after=filters.after,
+    until = None if choice.due is None else now + _WITHIN[choice.due]
+    filters = Filters(
+        view="all" if choice.view == "done" else choice.view,
+        status="closed" if choice.view == "done" else "open",
+        workflow=choice.workflow or None,
+        priority=choice.priority,
+        due_before=None if choice.view == "done" else until,
+        text=choice.text or None,
     )
+    page = await listed(site, person, filters, limit=PAGE, after=choice.after)
+    found = [summary_of(shown, person, now) for shown in page if _is_due(shown, until)]
+    return Rows(rows=tuple(found), after=page.after)
 
 
-def _row(
-    stored: StoredRequest, person: Reviewer, filters: Filters, now: datetime
-) -> RequestSummary | None:
-    row = summary_of(stored, person, now)
-    if filters.view == "mine" and not row.can_answer:
-        return None
-    if filters.view == "roles":
-        asked = {ROLE_PREFIX + role for role in person.roles}
-        if not row.can_answer or asked.isdisjoint(row.reviewers):
-            return None
-    if filters.due and (row.deadline is None or row.deadline > now + _WITHIN[filters.due]):
-        return None
-    if filters.text and not _says(row, filters.text):
-        return None
-    return row
-
-
-def _says(row: RequestSummary, text: str) -> bool:
-    parts = (row.title, row.workflow, row.gate, row.request_id, row.run_id, *row.tags)
-    known = " ".join(parts).casefold()
-    return all(word in known for word in text.casefold().split())
+def _is_due(stored: StoredRequest, until: datetime | None) -> bool:
+    """Tell whether the deadline comes by then: the store also finds what is to be reminded of."""
+    deadline = stored.record.policy.deadline
+    return until is None or (deadline is not None and deadline <= until)

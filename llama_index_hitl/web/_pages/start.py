@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -26,6 +27,8 @@ PAIRS = 4
 
 _OWN = frozenset({"csrf_token", "_form_id"})
 """Inputs of the form that are no fields of the start event; those cannot begin with `_`."""
+
+_SECTION = re.compile(r"^(?:Args|Attributes|Example|Examples|Note|Raises|Returns):$", re.MULTILINE)
 
 router = APIRouter(include_in_schema=False)
 
@@ -73,6 +76,7 @@ def _form(
         person=person,
         status=422 if problems else 200,
         form=form,
+        about=_about(form.description),
         form_id=_text(data, "_form_id") or secrets.token_hex(8),
         values={} if data is None else {name: _text(data, name) for name in data},
         pairs=[*_pairs(data), *[("", "")] * PAIRS][: max(PAIRS, len(list(_pairs(data))) + 1)],
@@ -80,6 +84,15 @@ def _form(
         # What is wrong with no field that is shown stands above all of them.
         elsewhere=[str(p) for p in problems if p.field.partition(".")[0] not in known],
     )
+
+
+def _about(description: str) -> tuple[str, str]:
+    """Return what a workflow says of itself: its first line, and the rest for those who start it.
+
+    What follows under headings such as `Args:` is for those who write code.
+    """
+    first, _, rest = description.partition("\n")
+    return first, _SECTION.split(rest)[0].strip()
 
 
 def _raw(form: StartForm, data: FormData) -> Mapping[str, Any]:

@@ -1,0 +1,263 @@
+// The request that is opened: fetched without leaving the list, and the forms to answer it.
+
+import { base, elements, part, toast } from "./page.js";
+import { followRun } from "./next.js";
+import { tell } from "./times.js";
+
+const MODE = "hitl-diff";
+
+export class Opened {
+  #holder = document.querySelector("[data-detail]");
+  #pane = document.querySelector("[data-detail-pane]");
+  #onChange;
+  #onOpen;
+  #leave = () => {};
+  #request = null;
+
+  constructor({ onChange, onOpen }) {
+    this.#onChange = onChange;
+    this.#onOpen = onOpen;
+    this.#holder.addEventListener("click", (event) => this.#clicked(event));
+    this.#holder.addEventListener("submit", (event) => this.#submitted(event));
+    this.#holder.addEventListener("keydown", (event) => this.#pressed(event));
+    addEventListener("popstate", () => this.#went());
+    this.#arrived();
+  }
+
+  /** Id of the request that is opened; null: none. */
+  get id() {
+    return this.#article?.dataset.request ?? null;
+  }
+
+  address(id) {
+    return `${base}/requests/${encodeURIComponent(id)}`;
+  }
+
+  /** Open a request; `id` marks it in the list before it is there. */
+  async open(url, id, { push = true } = {}) {
+    this.#onOpen(id);
+    this.#request?.abort();
+    const request = (this.#request = new AbortController());
+    let answer;
+    try {
+      answer = await part(url, { signal: request.signal });
+    } catch (error) {
+      if (error.name !== "AbortError") toast("This cannot be read just now: no connection.");
+      return;
+    }
+    if (!answer.ok) {
+      toast(answer.status === 404 ? "This is no longer there for you." : "This cannot be read just now.");
+      this.#onChange();
+      return;
+    }
+    if (push) history.pushState({}, "", url);
+    this.#pane.querySelector(".notice")?.remove();
+    this.#show(answer.html);
+    this.#pane.scrollTop = 0;
+    this.#holder.querySelector("#request-title")?.focus({ preventScroll: true });
+  }
+
+  /** Leave the request, back to the list. */
+  close() {
+    const id = this.id;
+    this.#leave();
+    document.body.classList.remove("has-detail");
+    history.pushState({}, "", `${base}/${location.search}`);
+    return id;
+  }
+
+  /** Open the form of a decision; returns whether there is such a decision. */
+  decide(key) {
+    const button = this.#holder.querySelector(`[data-decide][data-key="${key}"]`);
+    button?.click();
+    return Boolean(button);
+  }
+
+  claim() {
+    this.#holder.querySelector("[data-claim]")?.requestSubmit();
+  }
+
+  /** Close the form of a decision, if one is open; returns whether one was. */
+  closeForm() {
+    const form = this.#holder.querySelector(".decide");
+    if (!form) return false;
+    const kind = form.dataset.decideKind;
+    form.remove();
+    this.#expanded(null);
+    this.#holder.querySelector(`[data-decide="${kind}"]`)?.focus();
+    return true;
+  }
+
+  /** The request has changed: show it anew, unless somebody is at work on a form of it. */
+  async changed(words) {
+    const form = this.#holder.querySelector(".decide");
+    if (form) {
+      if (words) this.#warn(form, words);
+      return;
+    }
+    const focused = this.#holder.contains(document.activeElement) ? document.activeElement.id : null;
+    const answer = await part(this.address(this.id)).catch(() => null);
+    if (!answer?.ok || this.#holder.querySelector(".decide")) return;
+    const scrolled = this.#pane.scrollTop;
+    this.#show(answer.html);
+    this.#pane.scrollTop = scrolled;
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    if (words) toast(words);
+  }
+
+  get #article() {
+    return this.#holder.querySelector("article.request");
+  }
+
+  #show(html) {
+    this.#leave();
+    this.#holder.replaceChildren(elements(html));
+    document.body.classList.add("has-detail");
+    this.#arrived();
+  }
+
+  #arrived() {
+    const article = this.#article;
+    if (!article) return;
+    document.title = `${article.dataset.title} · Inbox`;
+    tell(this.#holder);
+    this.#mode(localStorageMode());
+    this.#leave = followRun(this.#holder.querySelector("[data-next]"), article.dataset);
+  }
+
+  #went() {
+    const id = location.pathname.match(/\/requests\/([^/]+)$/)?.[1];
+    if (id) this.open(location.href, decodeURIComponent(id), { push: false });
+    else document.body.classList.remove("has-detail");
+  }
+
+  #mode(mode) {
+    for (const diffs of this.#holder.querySelectorAll("[data-diffs]")) {
+      diffs.dataset.mode = mode;
+      for (const button of diffs.querySelectorAll("[data-diff-mode]")) {
+        button.setAttribute("aria-pressed", String(button.dataset.diffMode === mode));
+      }
+    }
+  }
+
+  #clicked(event) {
+    const target = event.target.closest("a, button");
+    if (!target || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (target.matches("[data-decide]")) {
+      event.preventDefault();
+      this.#openForm(target);
+    } else if (target.matches("[data-decide-close]")) {
+      event.preventDefault();
+      this.closeForm();
+    } else if (target.matches("[data-back]")) {
+      event.preventDefault();
+      this.#onOpen(this.close());
+    } else if (target.matches("[data-whole]")) {
+      event.preventDefault();
+      const scrolled = this.#pane.scrollTop;
+      this.open(`${this.address(this.id)}?whole=1`, this.id, { push: false }).then(() => {
+        this.#pane.scrollTop = scrolled;
+      });
+    } else if (target.matches("[data-diff-mode]")) {
+      this.#mode(target.dataset.diffMode);
+      localStorageMode(target.dataset.diffMode);
+    } else if (target.matches("[data-show-now]")) {
+      this.#holder.querySelector(".decide")?.remove();
+      this.changed(null);
+    }
+  }
+
+  #pressed(event) {
+    // Enter in a field of a decision sends nothing: that takes its button.
+    if (event.key === "Enter" && event.target.matches(".decide input")) event.preventDefault();
+    if (event.key === " " && event.target.matches("a[role=button]")) {
+      event.preventDefault();
+      event.target.click();
+    }
+  }
+
+  async #openForm(button) {
+    const answer = await part(button.dataset.url).catch(() => null);
+    if (answer?.status !== 200) {
+      toast(answer ? "This can no longer be decided." : "This cannot be read just now: no connection.");
+      if (answer) this.changed(null);
+      return;
+    }
+    this.#placeForm(answer.html);
+    this.#expanded(button.dataset.decide);
+    const first = this.#holder.querySelector(".decide :is(textarea, select, input:not([type=hidden])):not(details:not([open]) *)");
+    (first ?? this.#holder.querySelector(".decide .form-actions .button"))?.focus();
+  }
+
+  #placeForm(html) {
+    const holder = this.#holder.querySelector("[data-decide-form]");
+    holder.replaceChildren(elements(html));
+    tell(holder);
+    this.#mode(localStorageMode());
+  }
+
+  #expanded(kind) {
+    for (const button of this.#holder.querySelectorAll("[data-decide]")) {
+      button.setAttribute("aria-expanded", String(button.dataset.decide === kind));
+    }
+  }
+
+  async #submitted(event) {
+    const form = event.target;
+    if (!form.matches(".decide, [data-claim]")) return;
+    event.preventDefault();
+    const body = new URLSearchParams(new FormData(form, event.submitter));
+    const buttons = [...form.querySelectorAll("button:not([hidden])")];
+    for (const button of buttons) button.disabled = true;
+    let answer;
+    try {
+      answer = await part(form.action, { method: "POST", body });
+    } catch {
+      toast("Not sent: no connection. What you typed is still here.");
+      for (const button of buttons) button.disabled = false;
+      return;
+    }
+    this.#took(form, answer);
+  }
+
+  #took(form, answer) {
+    const next = elements(answer.html);
+    if (next.querySelector("form.decide") && !next.querySelector("article.request")) {
+      this.#placeForm(answer.html);
+      const wrong = this.#holder.querySelector(".decide [aria-invalid=true]");
+      (wrong ?? this.#holder.querySelector("[data-preview], .decide textarea, .decide input:not([type=hidden])"))?.focus();
+      return;
+    }
+    if (!next.querySelector("article.request")) {
+      toast("That was not done. Try again in a moment.");
+      for (const button of form.querySelectorAll("button:not([hidden])")) button.disabled = false;
+      return;
+    }
+    this.#show(answer.html);
+    this.#onChange();
+    if (form.matches(".decide") && answer.ok) {
+      toast("Your answer is on record.");
+      this.#pane.scrollTop = 0;
+    }
+    (this.#holder.querySelector("[data-message]") ?? this.#holder.querySelector("#request-title"))?.focus({ preventScroll: true });
+  }
+
+  #warn(form, words) {
+    form.querySelector("[data-changed]")?.remove();
+    const note = elements(
+      '<div class="callout callout-warn" role="alert" data-changed><div><p></p>' +
+        '<button class="link-button" type="button" data-show-now>Show what is there now</button></div></div>',
+    );
+    note.querySelector("p").textContent = `${words} What you typed is not sent.`;
+    form.prepend(note);
+  }
+}
+
+const localStorageMode = (mode) => {
+  try {
+    if (mode) localStorage.setItem(MODE, mode);
+    return localStorage.getItem(MODE) === "inline" ? "inline" : "split";
+  } catch {
+    return mode ?? "split";
+  }
+};
