@@ -208,17 +208,13 @@ async def typed_in(request: Request) -> dict[str, str]:
     """
     async with request.form() as form:
         pairs = form.multi_items()
-    typed = {
-        name: value.replace("\r\n", "\n") for name, value in pairs if isinstance(value, str)
-    }
+    typed = {name: value.replace("\r\n", "\n") for name, value in pairs if isinstance(value, str)}
     if len(typed) != len(pairs):
         raise HTTPException(422, "Something is in this form twice, or is a file. Load it again.")
     return typed
 
 
-def as_meant(
-    asked: ReviewRequest, kind: DecisionKind, fields: Mapping[str, str]
-) -> dict[str, str]:
+def as_meant(asked: ReviewRequest, kind: DecisionKind, fields: Mapping[str, str]) -> dict[str, str]:
     """Leave out what a person has left as it was: an empty optional input, an unchanged value.
 
     A form cannot carry every value there and back unchanged, such as one with other line ends.
