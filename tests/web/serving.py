@@ -33,7 +33,7 @@ from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import SqlStore
 from llama_index_hitl.web import create_app
 
-SECRET = "a secret of webhooks, of tests"
+SECRET = "a secret of webhooks, of tests"  # noqa: S105 - of these tests only
 
 TESTS = Path(__file__).parents[1]
 

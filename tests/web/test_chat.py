@@ -107,7 +107,7 @@ async def test_the_connection_may_be_lost_while_the_run_is_at_work(site: Served)
     body = {"workflow": "essay", "inputs": {"topic": "tides"}, "run_id": "chat"}
     async with listening(site.url, "/api/chat", method="POST", json=body) as events:
         await until(events, "run")
-    while not (asked := await site.runner.pending(run_id="chat")).items:
+    while not (asked := await site.runner.pending(run_id="chat")).items:  # noqa: ASYNC110
         await asyncio.sleep(0)
     (record,) = asked
     assert names(await start(site.url))[-1] == "waiting"

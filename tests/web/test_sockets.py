@@ -51,7 +51,7 @@ class Socket:
             while True:
                 found.append(await self.next())
         except ConnectionClosed as closed:
-            assert closed.rcvd is not None
+            assert closed.rcvd is not None  # noqa: PT017 - it always comes to this
             return found, closed.rcvd.code
 
 

@@ -131,7 +131,7 @@ async def test_a_client_that_drops_after_each_event_gets_every_event_once(
 
     async def go_on() -> None:
         await site.answer(run, Revise(feedback="Longer."))
-        while not await site.runner.pending(run_id=run.run_id):
+        while not await site.runner.pending(run_id=run.run_id):  # noqa: ASYNC110
             await asyncio.sleep(0)
         await site.answer(run)
 
@@ -316,7 +316,7 @@ async def test_nobody_has_more_streams_open_than_they_may():
             assert refused.headers["retry-after"]
             async with site.listening(path, as_person("erin")) as other:
                 await anext(other)
-        while site.app.state.site.hub.followers:
+        while site.app.state.site.hub.followers:  # noqa: ASYNC110
             await asyncio.sleep(0)
         async with site.listening(path) as again:
             assert (await anext(again)).name == "state"
@@ -360,7 +360,7 @@ async def test_a_client_that_has_gone_is_not_followed_for():
         async with site.listening(f"/api/runs/{run.run_id}/events") as events:
             await until(events, "input_required")
             assert hub.followers == 1
-        while hub.followers:
+        while hub.followers:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 

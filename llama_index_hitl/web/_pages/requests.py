@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from llama_index_hitl.errors import (
@@ -69,7 +70,7 @@ async def decide_fragment(request: Request, person: Person, request_id: str, kin
 async def answer_form(request: Request, person: Person, request_id: str) -> Response:
     """Take an answer; an edit first shows what it changes."""
     site = site_of(request)
-    raw = await _typed(request)
+    raw = await typed_in(request)
     shown = await seen(site, person, request_id)
     asked = shown.record.request
     kind = _kind_of(asked, raw.get("decision", ""))
@@ -77,7 +78,7 @@ async def answer_form(request: Request, person: Person, request_id: str) -> Resp
         said = Message(tone="warn", title="Nothing was decided", text="Pick one of the decisions.")
         return await _shown(request, person, shown, message=said, status=422)
     fields = {name: value for name, value in raw.items() if name not in _BESIDE}
-    sent = _as_meant(asked, kind, fields)
+    sent = as_meant(asked, kind, fields)
     preview: dict[str, Any] = {}
     try:
         if kind is DecisionKind.EDIT:
@@ -199,19 +200,21 @@ _BESIDE = ("csrf_token", "digest", "role", "then", "previewed")
 """What a form sends beside a decision and its fields."""
 
 
-async def _typed(request: Request) -> dict[str, str]:
-    """Return what a form sent; line ends as they are in texts, not as forms send them."""
+async def typed_in(request: Request) -> dict[str, str]:
+    """Return what a form sent; line ends as they are in texts, not as forms send them.
+
+    Raises:
+        HTTPException: It says two things under one name, of which one would be lost.
+    """
     async with request.form() as form:
-        return {
-            name: value.replace("\r\n", "\n")
-            for name, value in form.multi_items()
-            if isinstance(value, str)
-        }
+        pairs = form.multi_items()
+    typed = {name: value.replace("\r\n", "\n") for name, value in pairs if isinstance(value, str)}
+    if len(typed) != len(pairs):
+        raise HTTPException(422, "Something is in this form twice, or is a file. Load it again.")
+    return typed
 
 
-def _as_meant(
-    asked: ReviewRequest, kind: DecisionKind, fields: Mapping[str, str]
-) -> dict[str, str]:
+def as_meant(asked: ReviewRequest, kind: DecisionKind, fields: Mapping[str, str]) -> dict[str, str]:
     """Leave out what a person has left as it was: an empty optional input, an unchanged value.
 
     A form cannot carry every value there and back unchanged, such as one with other line ends.
