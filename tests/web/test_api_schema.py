@@ -177,8 +177,8 @@ def _generated(document: dict[str, Any], mode: schemathesis.GenerationMode) -> l
     schema.config.generation.update(modes=[mode])
     made = [found.ok() for found in schema.get_all_operations()]
     assert len(made) == 19
-    if mode is schemathesis.GenerationMode.NEGATIVE:  # to those that take nothing all is right
-        made = [one for one in made if one.body or one.query or one.path_parameters]
+    if mode is schemathesis.GenerationMode.NEGATIVE:  # a path may be any text
+        made = [one for one in made if one.body or one.query]
     return made
 
 
@@ -190,7 +190,7 @@ def test_whatever_is_sent_gets_what_the_document_says(
     for operation in _generated(document, mode):
 
         @settings(
-            max_examples=12,
+            max_examples=6,
             derandomize=True,
             database=None,
             deadline=None,

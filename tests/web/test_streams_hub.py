@@ -233,7 +233,7 @@ async def test_nobody_looks_at_the_store_when_nobody_follows_it():
     for _ in range(3):
         with hub.follow() as follower:
             await follower.news(within=SOON)
-    while asyncio.all_tasks() != others:  # noqa: ASYNC110
+    while asyncio.all_tasks() != others:  # noqa: ASYNC110 - there is no event for that
         await asyncio.sleep(0)
     assert hub.followers == 0
     before = store.reads

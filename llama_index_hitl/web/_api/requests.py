@@ -39,7 +39,7 @@ class RequestList(Value):
     """
 
     items: tuple[RequestSummary, ...]
-    after: str | None
+    after: str | None = None
 
 
 class RequestFilters(Value):

@@ -29,7 +29,9 @@ from llama_index_hitl.models import (
 )
 from llama_index_hitl.stores.protocol import StoredRequest
 from llama_index_hitl.web._diffs import FieldChange, changes
-from llama_index_hitl.web._markup import Layout, is_link, is_short, plain
+from llama_index_hitl.web._markdown import is_link
+from llama_index_hitl.web._markup import Layout, is_short
+from llama_index_hitl.web._texts import plain
 from llama_index_hitl.web._views import RequestSummary, summary_of
 from llama_index_hitl.web.visibility import HIDDEN
 
