@@ -70,7 +70,7 @@ async def test_the_report_of_the_demo_from_topic_to_report(
 
         # The next draft is offered where the last one was, with what has changed.
         await page.get_by_role("link", name="Research on Paper boats").last.click()
-        await expect(page.get_by_text("Revision 2")).to_be_visible()
+        await expect(page.get_by_role("article")).to_contain_text("Revision 2")
         await expect(page.get_by_role("region", name="Changed since revision 1")).to_contain_text(
             "Say how long they float"
         )

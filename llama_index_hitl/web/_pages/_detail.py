@@ -122,11 +122,19 @@ class VoteView:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """Something that the page has to say before all else, such as that somebody was first."""
+    """Something that the page has to say before all else, such as that somebody was first.
+
+    Attributes:
+        tone: How it looks: `good`, `warn` or `bad`.
+        title: What it says.
+        text: More about it.
+        typed: What its reader had typed that did not count, so that it is not lost.
+    """
 
     tone: str
     title: str
     text: str = ""
+    typed: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

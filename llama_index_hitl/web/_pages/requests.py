@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -105,6 +106,9 @@ async def answer_form(request: Request, person: Person, request_id: str) -> Resp
     except AnswerRefused as error:
         shown = await seen(site, person, request_id)
         status, said = _refusal(error, shown)
+        said = replace(
+            said, typed=[text for name, text in sent.items() if text and name != "decision"]
+        )
         return await _shown(request, person, shown, message=said, status=status)
     if FRAGMENT in request.headers:
         return await _shown(request, person, await seen(site, person, request_id))

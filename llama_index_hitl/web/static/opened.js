@@ -170,8 +170,7 @@ export class Opened {
       this.#mode(target.dataset.diffMode);
       localStorageMode(target.dataset.diffMode);
     } else if (target.matches("[data-show-now]")) {
-      this.#holder.querySelector(".decide")?.remove();
-      this.changed(null);
+      this.#showNow();
     }
   }
 
@@ -249,6 +248,25 @@ export class Opened {
       this.#pane.scrollTop = 0;
     }
     (this.#holder.querySelector("[data-message]") ?? this.#holder.querySelector("#request-title"))?.focus({ preventScroll: true });
+  }
+
+  /** Show the request as it is now, and above it what was typed into the form that goes away. */
+  async #showNow() {
+    const form = this.#holder.querySelector(".decide");
+    const fields = [...form.querySelectorAll("textarea, input[type=text]")];
+    const typed = fields.filter(({ value, defaultValue }) => value.trim() && value !== defaultValue);
+    form.remove();
+    await this.changed(null);
+    if (typed.length === 0) return;
+    const note = elements('<div class="callout" tabindex="-1"><div><p class="muted">You had typed:</p></div></div>');
+    for (const { value } of typed) {
+      const said = elements('<p class="said"></p>');
+      said.firstElementChild.textContent = value;
+      note.querySelector("div div").append(said);
+    }
+    const shown = note.firstElementChild;
+    this.#holder.querySelector(".request-head")?.after(note);
+    shown.focus({ preventScroll: true });
   }
 
   #warn(form, words) {
