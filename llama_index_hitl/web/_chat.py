@@ -65,6 +65,7 @@ _STARTS: dict[str, Any] = {
 @router.post(
     "/chat",
     response_class=EventStream,
+    status_code=200,
     summary="Start a run, and stream until people are needed",
     responses=failing("unknown_workflow", "run_exists", "too_large", "invalid_start"),
 )
@@ -98,6 +99,7 @@ async def start_chat(
 @router.post(
     "/chat/{request_id}",
     response_class=EventStream,
+    status_code=200,
     summary="Answer, and stream until people are needed again",
     responses=failing(*REFUSALS),
 )

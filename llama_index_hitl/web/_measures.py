@@ -38,10 +38,10 @@ class Metrics(Value):
 
     open: int
     overdue: int
-    oldest_seconds: float | None
+    oldest_seconds: float | None = None
     complete: bool
     decided: int
-    median_seconds_to_decide: float | None
+    median_seconds_to_decide: float | None = None
 
 
 async def measured(site: Site, person: Reviewer) -> Metrics:

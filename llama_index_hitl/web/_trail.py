@@ -76,7 +76,7 @@ class Trail(Value):
     run_id: str
     intact: bool
     findings: tuple[str, ...]
-    seal: AuditSeal | None
+    seal: AuditSeal | None = None
     rows: tuple[TrailRow, ...]
 
 

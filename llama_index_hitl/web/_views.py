@@ -51,18 +51,18 @@ class RequestSummary(Value):
     run_id: str
     workflow: str
     gate: str
-    stage: str | None
+    stage: str | None = None
     title: str
     status: RequestStatus
     priority: Priority
     created_at: AwareDatetime
-    deadline: AwareDatetime | None
+    deadline: AwareDatetime | None = None
     overdue: bool
     revision: int
     level: int
     reviewers: tuple[str, ...]
     tags: tuple[str, ...]
-    claim: ClaimView | None
+    claim: ClaimView | None = None
     approvals: int
     needed: int
     rejections: int
@@ -95,8 +95,8 @@ class RequestDetail(RequestSummary):
     policy: ReviewPolicy
     answers: tuple[Answer, ...]
     outcome: Outcome
-    closed_at: AwareDatetime | None
-    superseded_by: str | None
+    closed_at: AwareDatetime | None = None
+    superseded_by: str | None = None
     decisions: tuple[DecisionOption, ...]
     diff: tuple[FieldDiff, ...]
 
@@ -114,9 +114,9 @@ class RunView(Value):
     status: RunStatus
     created_at: AwareDatetime
     updated_at: AwareDatetime
-    started_by: str | None
+    started_by: str | None = None
     tags: tuple[str, ...]
-    error: JsonObject | None
+    error: JsonObject | None = None
     open_requests: tuple[str, ...] = ()
 
 

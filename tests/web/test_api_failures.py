@@ -18,7 +18,7 @@ from llama_index_hitl.stores import MemoryStore, StoredRequest
 from llama_index_hitl.web._failures import failure_of
 from llama_index_hitl.web._views import json_of
 
-SECRET = "postgresql://hitl:hunter2@10.0.0.7/db"
+SECRET = "postgresql://hitl:hunter2@10.0.0.7/db"  # noqa: S105 - of these tests only
 
 
 async def test_who_is_not_signed_in_gets_nothing_but_health(desk: Desk, app: FastAPI) -> None:

@@ -16,7 +16,11 @@ __all__ = ["api"]
 
 def api() -> APIRouter:
     """Return all routes of the API, to be included in the application."""
-    router = APIRouter(prefix="/api", route_class=StrictRoute)
+    router = APIRouter(
+        prefix="/api",
+        route_class=StrictRoute,
+        generate_unique_id_function=lambda route: route.name,
+    )
     for part in (workflows, runs, requests, answers, health):
         router.include_router(part.router)
     return router

@@ -39,7 +39,7 @@ class RequestList(Value):
     """
 
     items: tuple[RequestSummary, ...]
-    after: str | None
+    after: str | None = None
 
 
 class RequestFilters(Value):
@@ -150,7 +150,7 @@ async def claim_request(
     "/requests/{request_id}/claim",
     status_code=204,
     summary="Say that you are not looking at it any more",
-    responses=failing("unknown_request", "already_claimed"),
+    responses=failing("not_allowed", "unknown_request", "already_claimed"),
 )
 async def release_request(request: Request, person: Person, request_id: RequestId) -> None:
     """Release a request that you claimed; nothing happens if you did not."""

@@ -55,7 +55,7 @@ class RunList(Value):
     """
 
     items: tuple[RunView, ...]
-    after: str | None
+    after: str | None = None
 
 
 class RunResult(Value):

@@ -5,6 +5,7 @@ import { followRun } from "./next.js";
 import { tell } from "./times.js";
 
 const MODE = "hitl-diff";
+const OWN = 5000; // milliseconds in which news are taken to be about one's own answer
 
 export class Opened {
   #holder = document.querySelector("[data-detail]");
@@ -13,6 +14,7 @@ export class Opened {
   #onOpen;
   #leave = () => {};
   #request = null;
+  #sent = 0;
 
   constructor({ onChange, onOpen }) {
     this.#onChange = onChange;
@@ -102,7 +104,8 @@ export class Opened {
     this.#show(answer.html);
     this.#pane.scrollTop = scrolled;
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
-    if (words) toast(words);
+    // What this person has just sent themselves is no news to them.
+    if (words && Date.now() - this.#sent > OWN) toast(words);
   }
 
   get #article() {
@@ -128,7 +131,12 @@ export class Opened {
   #went() {
     const id = location.pathname.match(/\/requests\/([^/]+)$/)?.[1];
     if (id) this.open(location.href, decodeURIComponent(id), { push: false });
-    else document.body.classList.remove("has-detail");
+    else {
+      this.#leave();
+      this.#holder.replaceChildren();
+      this.#onOpen(null);
+      document.body.classList.remove("has-detail");
+    }
   }
 
   #mode(mode) {
@@ -235,6 +243,7 @@ export class Opened {
     }
     this.#show(answer.html);
     this.#onChange();
+    this.#sent = Date.now();
     if (form.matches(".decide") && answer.ok) {
       toast("Your answer is on record.");
       this.#pane.scrollTop = 0;
