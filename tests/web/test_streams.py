@@ -275,12 +275,16 @@ async def test_what_is_hidden_stays_hidden_in_a_question():
     async with served(visibility=Careful()) as site:
         run = await site.start()
         async with site.listening(f"/api/runs/{run.run_id}/events") as events:
-            question = (await until(events, "input_required"))[-1]
-    assert question.data["request"]["request"]["subject"]["data"] == {
-        "topic": "tides",
-        "text": "•••",
-    }
-    assert "On tides." not in str(question)
+            first = await until(events, "input_required")
+            await site.answer(run)
+            rest = await all_of(events)
+    subject = first[-1].data["request"]["request"]["subject"]
+    assert subject["data"] == {"topic": "tides", "text": "•••"}
+    said = next(event for event in first if event.name == "progress")
+    assert (said.data["message"], said.data["data"]) == (None, {})
+    assert rest[-1].data["result"] is None
+    assert rest[-1].data["withheld"]
+    assert "On tides." not in str(first + rest)
 
 
 async def test_whoever_loses_a_role_sees_no_more_from_then_on():
