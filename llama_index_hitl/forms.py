@@ -217,14 +217,20 @@ def _resolved(schema: JsonObject, root: JsonObject) -> JsonObject:
     if isinstance(reference, str) and reference.startswith("#/$defs/"):
         definitions = cast("Mapping[str, JsonObject]", root.get("$defs") or {})
         target = definitions.get(reference.removeprefix("#/$defs/"), {})
-        flat = {**_resolved(target, root), **flat} if target is not schema else flat
+        if target is not schema:
+            # The title of what it leads to is the name of a class, not that of this field.
+            flat = {**_without(_resolved(target, root), "title"), **flat}
     options = flat.get("anyOf")
     if isinstance(options, list):
         real = [o for o in options if isinstance(o, dict) and o.get("type") != "null"]
         if len(real) == 1:
-            rest = {key: value for key, value in flat.items() if key != "anyOf"}
+            rest = _without(flat, "anyOf")
             flat = {**_resolved(real[0], root), **rest, "nullable": len(real) < len(options)}
     return flat
+
+
+def _without(schema: JsonObject, key: str) -> JsonObject:
+    return {name: value for name, value in schema.items() if name != key}
 
 
 def _widget(flat: JsonObject, value: JsonValue) -> tuple[Widget, tuple[JsonValue, ...]]:

@@ -122,6 +122,17 @@ def test_a_response_that_is_no_object_is_one_field() -> None:
     assert parse({"decision": "respond", "response": "42"}, asked) == Respond(response=42)
 
 
+def test_a_field_is_called_by_its_own_name_and_not_by_that_of_its_class() -> None:
+    schema = {
+        "type": "object",
+        "$defs": {"Kind": {"title": "Kind", "enum": ["bus", "train"]}},
+        "properties": {"there_by": {"$ref": "#/$defs/Kind"}, "back_by": {"$ref": "#/$defs/Kind"}},
+    }
+    asked = request(response_schema=schema)
+    there, back, _ = fields_of(asked, DecisionKind.RESPOND)
+    assert (there.label, back.label, there.choices) == ("There by", "Back by", ("bus", "train"))
+
+
 def test_undeclared_fields_of_a_subject_can_be_edited_too() -> None:
     asked = request(subject=Subject(type="Loose", data={"text": "a\nb", "n": 1}))
     fields = {field.name: field.widget for field in fields_of(asked, DecisionKind.EDIT)}

@@ -20,7 +20,8 @@ def report(result: ReviewResult, out: Path | None) -> None:
         result: How it ended.
         out: The file to write it to, as it is; None: it is shown.
     """
-    from llama_index_hitl.console._words import one_line, visible
+    from llama_index_hitl._text import visible
+    from llama_index_hitl.console._words import one_line
     from llama_index_hitl.prebuilt import PlanResult, ResultStatus
 
     status = result.status.upper().replace("_", " ")

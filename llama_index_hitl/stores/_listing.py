@@ -160,6 +160,13 @@ def _index(shape: _Shape) -> tuple[Table, list[list[ColumnElement[bool]]]]:
 def _place_conditions(shape: _Shape, index: Table) -> Iterator[ColumnElement[bool]]:
     if "priority" in shape.given:
         yield index.c.rank == bindparam("priority")
+    if "tag" in shape.given and index is not tables.request_tags:
+        # Looked up from the index alone: of many requests few may have the tag.
+        tags = tables.request_tags
+        is_open: ColumnElement[int] = literal_column("1")  # whom one is for is looked at while open
+        if index is tables.requests:
+            is_open = index.c.is_open
+        yield _has(tags, index, tags.c.tag == bindparam("tag"), tags.c.is_open == is_open)
     if "created_before" in shape.given:
         yield index.c.created_at < bindparam("created_before")
     if "after_rank" in shape.given:
@@ -170,24 +177,22 @@ def _place_conditions(shape: _Shape, index: Table) -> Iterator[ColumnElement[boo
 
 
 def _request_conditions(shape: _Shape, index: Table) -> Iterator[ColumnElement[bool]]:
-    requests, tags, audience = tables.requests, tables.request_tags, tables.audience
+    requests, audience = tables.requests, tables.audience
     for name in ("run_id", "workflow", "gate"):
         if name in shape.given:
             yield requests.c[name] == bindparam(name)
     if "due_before" in shape.given:
         yield requests.c.next_due < bindparam("due_before")
-    if "tag" in shape.given and index is not tags:
-        yield _has(tags, tags.c.tag == bindparam("tag"), tags.c.is_open == requests.c.is_open)
     if shape.entries and index is not audience:
         entries: list[BindParameter[str]] = [
             bindparam(f"entry_{number}") for number in range(shape.entries)
         ]
-        yield _has(audience, audience.c.entry.in_(entries))
+        yield _has(audience, index, audience.c.entry.in_(entries))
 
 
-def _has(table: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+def _has(table: Table, index: Table, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     """There is a row of this request in a table by which requests are found."""
-    pairs = zip(_place_of(table), _place_of(tables.requests), strict=True)
+    pairs = zip(_place_of(table), _place_of(index), strict=True)
     return exists().where(*conditions, *(column == its for column, its in pairs))
 
 

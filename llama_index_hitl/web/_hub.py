@@ -47,7 +47,7 @@ class Hub:
         self._bell = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._followers: set[Follower] = set()
-        self._reading: dict[tuple[object, ...], asyncio.Future[Any]] = {}
+        self._reading: dict[tuple[object, ...], asyncio.Task[Any]] = {}
         self._seen = 0
         self._missed = True
         self._closed = False
@@ -166,11 +166,17 @@ class Hub:
 
     async def _shared(self, wanted: tuple[object, ...], read: Callable[[], Awaitable[T]]) -> T:
         """Read something, or wait for it where somebody reads it already."""
+
+        async def reading() -> T:
+            try:
+                return await read()
+            finally:
+                del self._reading[wanted]  # what has been read may not be so any more
+
         task = self._reading.get(wanted)
         if task is None:
-            task = asyncio.ensure_future(read())
+            task = asyncio.get_running_loop().create_task(reading())
             self._reading[wanted] = task
-            task.add_done_callback(lambda _: self._reading.pop(wanted))
         return cast("T", await asyncio.shield(task))
 
     async def _feed(self, run_id: str | None, after: Cursor | None) -> Sequence[FeedEvent]:
@@ -268,10 +274,10 @@ class Follower:
         Raises:
             InvalidCursor: They began at what is no place in a feed.
         """
-        if not self._unread and not self._text and not self._hub.closed:
+        if not self._unread and not self._text and not self._is_over():
             await _happened(self._awake, within.total_seconds())
         self._awake.clear()
-        if self._hub.closed:
+        if self._is_over():
             return None
         text, self._text = self._text, ""
         if not self._unread:
@@ -280,10 +286,13 @@ class Follower:
         events = await self._hub.page(self.run_id, self.place)
         if events:
             self.place = events[-1].cursor
-        elif self._hub.closed:
+        elif self._is_over():
             return None
         self._unread = self._unread or len(events) == _PAGE
         return News(tuple(events), text, more=len(events) == _PAGE)
+
+    def _is_over(self) -> bool:
+        return self._hub.closed
 
 
 async def _happened(event: asyncio.Event, within: float) -> bool:

@@ -10,20 +10,21 @@ from starlette.responses import Response
 
 from llama_index_hitl.errors import (
     AnswerRefused,
-    FieldProblem,
     Forbidden,
     InvalidAnswer,
     LinkInvalid,
     UnknownRequest,
 )
-from llama_index_hitl.forms import LABELS
+from llama_index_hitl.forms import LABELS, decisions_of
 from llama_index_hitl.models import DecisionKind, RequestStatus, Reviewer, ReviewRecord
 from llama_index_hitl.policies import why_not_allowed
+from llama_index_hitl.runner import Receipt
 from llama_index_hitl.stores.protocol import StoredRequest
 from llama_index_hitl.web import _answering
 from llama_index_hitl.web._pages import page
+from llama_index_hitl.web._pages._detail import decide_form, detail_page
+from llama_index_hitl.web._pages.requests import as_meant, typed_in
 from llama_index_hitl.web._site import Site, site_of
-from llama_index_hitl.web._views import detail_of
 from llama_index_hitl.web.links import AnswerLinks, Link
 
 router = APIRouter(include_in_schema=False)
@@ -45,20 +46,13 @@ async def show(request: Request, token: str) -> Response:
 @router.post("/link/{token}")
 async def decide(request: Request, token: str) -> Response:
     """Take the answer of the person that a link was made for."""
-    async with request.form() as form:
-        typed = {name: value for name, value in form.items() if isinstance(value, str)}
-        twice = len(typed) != len(form.multi_items())
+    typed = await typed_in(request)
     try:
         link, person, stored = await _opened(request, token)
         if not _links_of(request).is_from(token, typed.get("link_token", "")):
             raise Forbidden("This was not sent by the page of the link. Open the link again.")
-        if twice:
-            raise Forbidden("This form says something twice. Open the link again.")
         try:
-            raw = {name: value for name, value in typed.items() if name not in _OWN_FIELDS}
-            receipt = await _answering.answer(
-                site_of(request), person, link.request_id, raw, digest=link.digest, channel="link"
-            )
+            receipt = await _answer(request, link, person, stored, typed)
         except InvalidAnswer as error:
             return _shown(request, token, link, person, stored, typed=typed, error=error)
         except AnswerRefused:
@@ -73,6 +67,24 @@ async def decide(request: Request, token: str) -> Response:
         title=stored.record.request.title,
         label=LABELS[DecisionKind(receipt.answer.decision.kind)],
         answer=receipt.answer,
+    )
+
+
+async def _answer(
+    request: Request, link: Link, person: Reviewer, stored: StoredRequest, typed: dict[str, str]
+) -> Receipt:
+    asked = stored.record.request
+    raw = {name: value for name, value in typed.items() if name not in _OWN_FIELDS}
+    if raw.get("decision") in decisions_of(asked):
+        raw = as_meant(asked, DecisionKind(raw["decision"]), raw)
+    return await _answering.answer(
+        site_of(request),
+        person,
+        link.request_id,
+        raw,
+        digest=link.digest,
+        role=typed.get("role") or None,
+        channel="link",
     )
 
 
@@ -164,21 +176,30 @@ def _shown(
     typed: dict[str, str] | None = None,
     error: InvalidAnswer | None = None,
 ) -> Response:
-    detail = detail_of(stored, person, site_of(request).clock())
-    chosen = (typed or {}).get("decision") or (link.decision and link.decision.value)
-    problems: tuple[FieldProblem, ...] = () if error is None else error.problems
+    detail = detail_page(stored, person, site_of(request).clock(), whole=True)
+    chosen = (typed or {}).get("decision", link.decision)
+    if chosen not in detail.kinds:
+        chosen = detail.kinds[0]
+    forms = [decide_form(detail.request, kind, person) for kind in detail.kinds]
+    if error is not None:
+        problems = [(problem.field, problem.message) for problem in error.problems]
+        forms = [
+            decide_form(detail.request, form.kind, person, values=typed, problems=problems)
+            if form.kind == chosen
+            else form
+            for form in forms
+        ]
     return page(
         request,
         "link.html",
         person=None,  # the one whom the link is for, who may be another than who has signed in
         status=200 if error is None else 422,
         detail=detail,
+        forms=forms,
+        chosen=chosen,
         answers_as=person,
         action=request.scope["path"],
         link_token=_links_of(request).form_token(token),
-        chosen=chosen,
-        typed=typed or {},
-        problems=problems,
     )
 
 

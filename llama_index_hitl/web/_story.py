@@ -111,7 +111,10 @@ async def _said_in_inbox(site: Site, person: Reviewer, event: FeedEvent) -> Said
     shown = None if stored is None else site.visibility.shown(person, stored)
     if shown is None:
         return None
-    return Said(event.kind, _about(site, person, event, shown), event.cursor)
+    data = _about(site, person, event, shown)
+    if event.kind in _ANSWERS:
+        data |= _answer_at(shown, event)
+    return Said(event.kind, data, event.cursor)
 
 
 @dataclass(frozen=True)

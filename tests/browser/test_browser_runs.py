@@ -63,14 +63,14 @@ async def test_the_report_of_the_demo_from_topic_to_report(
         await expect(page.get_by_role("heading", name="What is known")).to_be_visible()
 
         await page.get_by_role("button", name="Send back").click()
-        await page.get_by_label("Feedback").fill("Say how long they float")
+        await page.get_by_label("Feedback", exact=True).fill("Say how long they float")
         decide = page.get_by_role("region", name="Decide")
         await decide.get_by_role("button", name="Send back", exact=True).click()
         await expect(page.get_by_text("On record: you")).to_be_visible()
 
         # The next draft is offered where the last one was, with what has changed.
         await page.get_by_role("link", name="Research on Paper boats").last.click()
-        await expect(page.get_by_text("Revision 2")).to_be_visible()
+        await expect(page.get_by_role("article")).to_contain_text("Revision 2")
         await expect(page.get_by_role("region", name="Changed since revision 1")).to_contain_text(
             "Say how long they float"
         )

@@ -11,6 +11,7 @@ stop. Whoever sends `X-Person: alice`, and perhaps `X-Roles: chief,legal`, is be
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import signal
@@ -33,7 +34,7 @@ from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import SqlStore
 from llama_index_hitl.web import create_app
 
-SECRET = "a secret of webhooks, of tests"
+SECRET = "whsec_" + base64.b64encode(b"a secret of webhooks, in tests").decode()
 
 TESTS = Path(__file__).parents[1]
 

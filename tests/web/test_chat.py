@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -107,11 +106,10 @@ async def test_the_connection_may_be_lost_while_the_run_is_at_work(site: Served)
     body = {"workflow": "essay", "inputs": {"topic": "tides"}, "run_id": "chat"}
     async with listening(site.url, "/api/chat", method="POST", json=body) as events:
         await until(events, "run")
-    while not (asked := await site.runner.pending(run_id="chat")).items:
-        await asyncio.sleep(0)
-    (record,) = asked
+    async with site.listening("/api/runs/chat/events") as events:
+        question = (await until(events, "input_required"))[-1]
     assert names(await start(site.url))[-1] == "waiting"
-    await site.runner.answer(record.request_id, Approve(), by="alice")
+    await site.runner.answer(question.data["request_id"], Approve(), by="alice")
     site.app.state.site.worker.nudge("chat")
     assert names(await start(site.url)) == ["run", "started", "opened", "answered", "final_result"]
 
@@ -144,10 +142,23 @@ async def test_a_vote_that_does_not_decide_ends_in_the_same_question(site: Serve
     assert not said[-2].data["request"]["can_answer"]
 
 
-async def test_who_waits_for_others_is_told_so_and_not_whom_they_are_asked(site: Served):
+async def test_whoever_started_a_run_sees_what_others_are_asked(site: Served):
     first = await start(site.url, who=as_person("bob"))
-    assert names(first) == ["run", "started", "waiting"]
-    assert first[-1].data["open_requests"] == []
+    assert names(first) == ["run", "started", "input_required", "waiting"]
+    assert not first[-2].data["request"]["can_answer"]
+
+
+async def test_who_waits_for_others_is_told_so_and_not_what_they_are_asked(site: Served):
+    run = await site.runner.start("staged", by="bob")
+    (record,) = await site.runner.pending(run_id=run.run_id)
+    path, digest = f"/api/chat/{record.request_id}", record.request.digest
+    body = {"decision": "approve", "digest": digest, "role": "legal"}
+    for name in ("ann", "lea"):
+        said = await post(site.url, path, body, who=as_person(name, "legal"))
+    assert names(said) == ["receipt", "answered", "waiting"]
+    assert said[-1].data["open_requests"] == []
+    chiefs = await site.runner.pending(run_id=run.run_id)
+    assert [record.request.gate for record in chiefs] == ["chief"]
 
 
 async def test_a_failed_run_says_so(site: Served, monkeypatch: pytest.MonkeyPatch):

@@ -322,6 +322,15 @@ async def test_what_people_and_runs_say_is_never_markup(browser_of: Any, desk: A
         assert HOSTILE in unescape(page)
 
 
+async def test_nothing_on_a_page_is_hidden_from_its_reader(browser_of: Any) -> None:
+    alice = browser_of(ALICE)
+    place = await alice.start("memo", topic="mice\u202eslwo")  # what follows would read backwards
+    for path in (place, f"{place}/audit", "/runs"):
+        page = await alice.get(path)
+        assert "\u202e" not in page
+        assert "mice\\u202eslwo" in page
+
+
 async def test_a_stranger_finds_no_run_whatever_they_try(browser_of: Any) -> None:
     place = await browser_of(ALICE).start("memo", topic="mice")
     eve = browser_of(EVE)

@@ -53,7 +53,7 @@ from llama_index_hitl.web import AnswerLinks, NamedTokens, Visibility
 ANN = Reviewer(id="ann", roles=("legal",))
 BOB = Reviewer(id="bob")
 _LINK_TOKEN = re.compile(r'name="link_token" value="([^"]+)"')
-_ACTION = re.compile(r'<form method="post" action="([^"]+/link/[^"]+|/link/[^"]+)">')
+_ACTION = re.compile(r'<form method="post" action="([^"]*/link/[^"]+)"')
 
 
 @pytest.fixture
@@ -350,7 +350,7 @@ async def test_only_the_page_of_the_link_can_send_its_form(
     twice = [("decision", "reject"), *good.items()]
     body = "&".join(f"{name}={value}" for name, value in twice)
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    assert (await browser.post(url, content=body, headers=headers)).status_code == 403
+    assert (await browser.post(url, content=body, headers=headers)).status_code == 422
     assert await status_of(runner, record) is RequestStatus.OPEN
     assert (await browser.post(url, data=good)).status_code == 200
 

@@ -51,8 +51,7 @@ class Socket:
             while True:
                 found.append(await self.next())
         except ConnectionClosed as closed:
-            assert closed.rcvd is not None
-            return found, closed.rcvd.code
+            return found, -1 if closed.rcvd is None else closed.rcvd.code
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from llama_index_hitl.models import (
     Edit,
     Escalate,
     Evidence,
+    Feedback,
     Reject,
     RequestStatus,
     Respond,
@@ -28,7 +29,9 @@ from llama_index_hitl.models import (
 )
 from llama_index_hitl.stores.protocol import StoredRequest
 from llama_index_hitl.web._diffs import FieldChange, changes
-from llama_index_hitl.web._markup import Layout, is_link, is_short
+from llama_index_hitl.web._markdown import is_link
+from llama_index_hitl.web._markup import Layout, is_short
+from llama_index_hitl.web._texts import plain
 from llama_index_hitl.web._views import RequestSummary, summary_of
 from llama_index_hitl.web.visibility import HIDDEN
 
@@ -107,23 +110,31 @@ class VoteView:
         done: What they have done, in words.
         changes: What an edit has changed.
         response: What they responded.
-        detail: Other words that belong to the decision: feedback, or to whom it went.
+        words: Other words that belong to the decision: feedback, to whom it went, a comment.
     """
 
     answer: Answer
     done: str
     changes: tuple[FieldChange, ...] = ()
-    response: Markup = Markup("")
-    detail: str = ""
+    response: Markup | None = None
+    words: tuple[Markup, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """Something that the page has to say before all else, such as that somebody was first."""
+    """Something that the page has to say before all else, such as that somebody was first.
+
+    Attributes:
+        tone: How it looks: `good`, `warn` or `bad`.
+        title: What it says.
+        text: More about it.
+        typed: What its reader had typed that did not count, so that it is not lost.
+    """
 
     tone: str
     title: str
     text: str = ""
+    typed: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +151,7 @@ class DecideForm:
         others: What is wrong and belongs to no field of the form.
         preview: What an edit would change; None: it was not asked for.
         previewed: Digest of the subject that the preview shows.
+        stale: Whether the edit is no longer what was shown before.
         hidden: Names of fields that the person may not see, and that stay as they are.
     """
 
@@ -152,6 +164,7 @@ class DecideForm:
     others: tuple[str, ...] = ()
     preview: tuple[FieldChange, ...] | None = None
     previewed: str = ""
+    stale: bool = False
     hidden: frozenset[str] = frozenset()
 
     @property
@@ -172,11 +185,13 @@ class Detail:
         fields: The subject.
         evidence: What helps to decide.
         changes: What is different from the revision before.
+        feedback: What people asked to change so far, oldest first.
         stages: Earlier stages, and who let them pass.
         votes: The answers so far.
         asked: Who is asked and has not answered: entries, and whether they are roles.
         kinds: The decisions that this person can take now.
         at_deadline: What happens at the deadline, in words.
+        reason: Why it stands as it does, in words.
         mine: Whether this person has answered.
         whole: Whether nothing was cut.
         closed_at: When it was closed.
@@ -190,6 +205,7 @@ class Detail:
     fields: tuple[FieldView, ...]
     evidence: tuple[EvidenceView, ...]
     changes: tuple[FieldChange, ...]
+    feedback: tuple[tuple[Feedback, Markup], ...]
     stages: tuple[tuple[str, str], ...]
     votes: tuple[VoteView, ...]
     asked: tuple[tuple[str, bool], ...]
@@ -228,6 +244,7 @@ def detail_page(
             for item in request.evidence
         ),
         changes=_changes(request),
+        feedback=tuple((item, plain(item.text)) for item in request.feedback),
         stages=tuple((s.stage, ", ".join(s.approvers)) for s in request.approvals),
         votes=tuple(_vote(answer, request, layout) for answer in record.answers),
         asked=tuple(_asked(shown)) if record.status is RequestStatus.OPEN else (),
@@ -250,6 +267,7 @@ def decide_form(
     problems: Sequence[tuple[str, str]] = (),
     preview: Mapping[str, JsonValue] | None = None,
     previewed: str = "",
+    stale: bool = False,
 ) -> DecideForm:
     """Return the form of one decision.
 
@@ -261,6 +279,7 @@ def decide_form(
         problems: What is wrong with it, by name of the field.
         preview: The subject as their edit would leave it.
         previewed: Digest of that.
+        stale: Whether the edit is no longer what was shown before.
     """
     every = fields_of(request, kind)
     names = {item.name for item in every} | {"role"}
@@ -283,6 +302,7 @@ def decide_form(
         others=tuple(others),
         preview=None if preview is None else changes(shown, preview, labels_of(request)),
         previewed=previewed,
+        stale=stale,
         hidden=frozenset(f"subject.{name}" for name, value in shown.items() if value == HIDDEN),
     )
 
@@ -335,20 +355,22 @@ def _changes(request: ReviewRequest) -> tuple[FieldChange, ...]:
 def _vote(answer: Answer, request: ReviewRequest, layout: Layout) -> VoteView:
     decision = answer.decision
     found: dict[str, Any] = {}
+    words = ""
     match decision:
         case Edit() if request.subject is not None:
             found["changes"] = changes(request.subject.data, decision.subject, labels_of(request))
         case Respond():
             found["response"] = layout.value(decision.response)
         case Revise():
-            found["detail"] = decision.feedback
+            words = decision.feedback
         case Delegate():
-            found["detail"] = f"to {decision.to}"
+            words = f"to {decision.to}"
         case Escalate():
-            found["detail"] = f"to {', '.join(decision.to or request.escalate_to)}"
+            words = f"to {', '.join(decision.to or request.escalate_to)}"
         case _:
             pass
-    return VoteView(answer=answer, done=DONE[DecisionKind(decision.kind)], **found)
+    said = tuple(plain(text) for text in (words, decision.comment) if text)
+    return VoteView(answer=answer, done=DONE[DecisionKind(decision.kind)], words=said, **found)
 
 
 def _asked(shown: StoredRequest) -> Iterator[tuple[str, bool]]:

@@ -19,6 +19,7 @@ from llama_index_hitl.models import ROLE_PREFIX
 if TYPE_CHECKING:
     from llama_index_hitl.web._pages._detail import FieldView
 
+_NOW = 60  # seconds that are not counted
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -32,8 +33,8 @@ def span(seconds: float) -> str:
 def ago(at: datetime, now: datetime) -> str:
     """Return how long ago an instant is, or in how much time it comes, such as `3 h ago`."""
     seconds = (now - at).total_seconds()
-    if abs(seconds) < 1:
-        return "now"
+    if abs(seconds) < _NOW:
+        return "just now"
     return f"{span(seconds)} ago" if seconds > 0 else f"in {span(seconds)}"
 
 
@@ -53,10 +54,11 @@ def time_tag(at: datetime, now: datetime, style: str = "ago") -> Markup:
     """
     shown = moment(at) if style == "moment" else ago(at, now)
     if style == "age":
-        shown = span((now - at).total_seconds())
+        age = (now - at).total_seconds()
+        shown = "now" if abs(age) < _NOW else span(age)
     if style == "deadline":
         left = (at - now).total_seconds()
-        shown = f"{span(left)} left" if left > 0 else f"overdue {span(left)}"
+        shown = f"{span(left)} left" if left > 0 else f"{span(left)} overdue"
     return Markup('<time datetime="{}" data-time="{}" title="{}">{}</time>').format(
         at.astimezone(UTC).isoformat(timespec="milliseconds"), style, moment(at), shown
     )

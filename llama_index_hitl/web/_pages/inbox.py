@@ -7,13 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from llama_index_hitl.errors import UnknownRequest
 from llama_index_hitl.models import Reviewer
-from llama_index_hitl.web._answering import seen
 from llama_index_hitl.web._pages import page
 from llama_index_hitl.web._pages._lists import DUES, VIEWS, Choice, Rows, rows_of
 from llama_index_hitl.web._site import Site, site_of
-from llama_index_hitl.web._views import summary_of
 from llama_index_hitl.web.people import Person
 
 router = APIRouter(include_in_schema=False)
@@ -37,26 +34,6 @@ async def list_fragment(request: Request, person: Person) -> Response:
     """Return the list alone, for scripts that keep a page current."""
     values = await _list_values(site_of(request), person, Choice.of(request.query_params), None)
     return page(request, "partials/list.html", person=person, **values)
-
-
-@router.get("/list/{request_id}", name="inbox_row")
-async def row_fragment(request: Request, person: Person, request_id: str) -> Response:
-    """Return one row of the list as it stands now; nothing if it is no longer to be listed."""
-    site, choice = site_of(request), Choice.of(request.query_params)
-    try:
-        shown = await seen(site, person, request_id)
-    except UnknownRequest:
-        return Response(status_code=204)
-    row = summary_of(shown, person, site.clock())
-    return page(
-        request,
-        "partials/row.html",
-        person=person,
-        row=row,
-        choice=choice,
-        open_id=None,
-        checked=(),
-    )
 
 
 async def with_inbox(
@@ -95,7 +72,13 @@ async def _list_values(
         "after": rows.after,
         "views": VIEWS,
         "dues": DUES,
-        "workflows": sorted({row.workflow for row in rows.rows} | {choice.workflow} - {""}),
+        "workflows": _workflows(site, rows, choice),
         "open_id": open_id,
         "detail": None,
     }
+
+
+def _workflows(site: Site, rows: Rows, choice: Choice) -> list[str]:
+    """Return what can be chosen: the runner's workflows, and what is listed."""
+    known = {workflow.workflow_name for workflow in site.runner.workflows.values()}
+    return sorted({*known, *(row.workflow for row in rows.rows), choice.workflow} - {""})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from llama_index_hitl.errors import (
@@ -21,7 +23,7 @@ from llama_index_hitl.errors import (
     UnknownRequest,
 )
 from llama_index_hitl.forms import decisions_of, fields_of
-from llama_index_hitl.models import DecisionKind, RequestStatus, Reviewer, ReviewRequest, digest_of
+from llama_index_hitl.models import DecisionKind, Reviewer, ReviewRequest, digest_of
 from llama_index_hitl.stores.protocol import StoredRequest
 from llama_index_hitl.web._answering import answer, edited, seen
 from llama_index_hitl.web._pages import page, redirect
@@ -36,6 +38,7 @@ from llama_index_hitl.web._pages._detail import (
 from llama_index_hitl.web._pages._filters import typed
 from llama_index_hitl.web._pages.inbox import with_inbox
 from llama_index_hitl.web._site import site_of
+from llama_index_hitl.web._views import summary_of
 from llama_index_hitl.web.people import Person
 
 router = APIRouter(include_in_schema=False)
@@ -48,7 +51,7 @@ FRAGMENT = "x-fragment"
 async def request_page(request: Request, person: Person, request_id: str) -> Response:
     """Show the inbox with a request opened; to scripts, the request alone."""
     shown = await seen(site_of(request), person, request_id)
-    kind = _kind(shown, person, request.query_params.get("decide", ""))
+    kind = _kind(request, person, shown, request.query_params.get("decide", ""))
     form = None if kind is None else decide_form(shown.record.request, kind, person)
     return await _shown(request, person, shown, form=form)
 
@@ -57,7 +60,7 @@ async def request_page(request: Request, person: Person, request_id: str) -> Res
 async def decide_fragment(request: Request, person: Person, request_id: str, kind: str) -> Response:
     """Return the form of one decision."""
     shown = await seen(site_of(request), person, request_id)
-    found = _kind(shown, person, kind)
+    found = _kind(request, person, shown, kind)
     if found is None:
         return Response(status_code=204)
     form = decide_form(shown.record.request, found, person)
@@ -68,7 +71,7 @@ async def decide_fragment(request: Request, person: Person, request_id: str, kin
 async def answer_form(request: Request, person: Person, request_id: str) -> Response:
     """Take an answer; an edit first shows what it changes."""
     site = site_of(request)
-    raw = await _typed(request)
+    raw = await typed_in(request)
     shown = await seen(site, person, request_id)
     asked = shown.record.request
     kind = _kind_of(asked, raw.get("decision", ""))
@@ -76,14 +79,15 @@ async def answer_form(request: Request, person: Person, request_id: str) -> Resp
         said = Message(tone="warn", title="Nothing was decided", text="Pick one of the decisions.")
         return await _shown(request, person, shown, message=said, status=422)
     fields = {name: value for name, value in raw.items() if name not in _BESIDE}
-    sent = _as_meant(asked, kind, fields)
+    sent = as_meant(asked, kind, fields)
     preview: dict[str, Any] = {}
     try:
         if kind is DecisionKind.EDIT:
             subject = await edited(site, person, request_id, sent)
             preview = {"preview": subject, "previewed": digest_of(subject)}
-            if raw.get("previewed") != preview["previewed"] or raw.get("then") != "answer":
-                form = decide_form(asked, kind, person, values=fields, **preview)
+            stale = raw.get("then") == "answer" and raw.get("previewed") != preview["previewed"]
+            if stale or raw.get("then") != "answer":
+                form = decide_form(asked, kind, person, values=fields, stale=stale, **preview)
                 return await _form(request, person, shown, form)
         await answer(
             site,
@@ -102,6 +106,9 @@ async def answer_form(request: Request, person: Person, request_id: str) -> Resp
     except AnswerRefused as error:
         shown = await seen(site, person, request_id)
         status, said = _refusal(error, shown)
+        said = replace(
+            said, typed=[text for name, text in sent.items() if text and name != "decision"]
+        )
         return await _shown(request, person, shown, message=said, status=status)
     if FRAGMENT in request.headers:
         return await _shown(request, person, await seen(site, person, request_id))
@@ -197,19 +204,21 @@ _BESIDE = ("csrf_token", "digest", "role", "then", "previewed")
 """What a form sends beside a decision and its fields."""
 
 
-async def _typed(request: Request) -> dict[str, str]:
-    """Return what a form sent; line ends as they are in texts, not as forms send them."""
+async def typed_in(request: Request) -> dict[str, str]:
+    """Return what a form sent; line ends as they are in texts, not as forms send them.
+
+    Raises:
+        HTTPException: It says two things under one name, of which one would be lost.
+    """
     async with request.form() as form:
-        return {
-            name: value.replace("\r\n", "\n")
-            for name, value in form.multi_items()
-            if isinstance(value, str)
-        }
+        pairs = form.multi_items()
+    typed = {name: value.replace("\r\n", "\n") for name, value in pairs if isinstance(value, str)}
+    if len(typed) != len(pairs):
+        raise HTTPException(422, "Something is in this form twice, or is a file. Load it again.")
+    return typed
 
 
-def _as_meant(
-    asked: ReviewRequest, kind: DecisionKind, fields: Mapping[str, str]
-) -> dict[str, str]:
+def as_meant(asked: ReviewRequest, kind: DecisionKind, fields: Mapping[str, str]) -> dict[str, str]:
     """Leave out what a person has left as it was: an empty optional input, an unchanged value.
 
     A form cannot carry every value there and back unchanged, such as one with other line ends.
@@ -232,9 +241,11 @@ def _kind_of(asked: ReviewRequest, word: str) -> DecisionKind | None:
     return next((kind for kind in decisions_of(asked) if kind == word), None)
 
 
-def _kind(shown: StoredRequest, person: Reviewer, word: str) -> DecisionKind | None:
+def _kind(
+    request: Request, person: Reviewer, shown: StoredRequest, word: str
+) -> DecisionKind | None:
     """Return a decision that this person can take on a request now."""
-    if shown.record.status is not RequestStatus.OPEN:
+    if not summary_of(shown, person, site_of(request).clock()).can_answer:
         return None
     return _kind_of(shown.record.request, word)
 

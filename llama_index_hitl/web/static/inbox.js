@@ -26,7 +26,8 @@ if (address.searchParams.has("notice")) {
 }
 
 const WORDS = {
-  answered: (summary) => (summary.status === "open" ? "has a new vote" : `is ${summary.status.replaceAll("_", " ")}`),
+  answered: (summary, by) =>
+    (summary.status === "open" ? "has a new vote" : `is ${summary.status.replaceAll("_", " ")}`) + (by ? `, by ${by}` : ""),
   expired: () => "has expired",
   withdrawn: () => "was withdrawn",
   superseded: () => "was replaced by a newer one",
@@ -45,7 +46,7 @@ followInbox({
     const mine = batch.filter(({ data }) => data.request_id === opened.id);
     if (mine.length === 0) return;
     const told = mine.findLast(({ kind, data }) => WORDS[kind] && data.summary);
-    opened.changed(told ? `This request ${WORDS[told.kind](told.data.summary)}.` : null);
+    opened.changed(told ? `This request ${WORDS[told.kind](told.data.summary, told.data.by)}.` : null);
   },
   onBack: () => list.refresh(),
 });

@@ -5,6 +5,7 @@ import { followRun } from "./next.js";
 import { tell } from "./times.js";
 
 const MODE = "hitl-diff";
+const OWN = 5000; // milliseconds in which news are taken to be about one's own answer
 
 export class Opened {
   #holder = document.querySelector("[data-detail]");
@@ -13,6 +14,7 @@ export class Opened {
   #onOpen;
   #leave = () => {};
   #request = null;
+  #sent = 0;
 
   constructor({ onChange, onOpen }) {
     this.#onChange = onChange;
@@ -102,7 +104,8 @@ export class Opened {
     this.#show(answer.html);
     this.#pane.scrollTop = scrolled;
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
-    if (words) toast(words);
+    // What this person has just sent themselves is no news to them.
+    if (words && Date.now() - this.#sent > OWN) toast(words);
   }
 
   get #article() {
@@ -128,7 +131,12 @@ export class Opened {
   #went() {
     const id = location.pathname.match(/\/requests\/([^/]+)$/)?.[1];
     if (id) this.open(location.href, decodeURIComponent(id), { push: false });
-    else document.body.classList.remove("has-detail");
+    else {
+      this.#leave();
+      this.#holder.replaceChildren();
+      this.#onOpen(null);
+      document.body.classList.remove("has-detail");
+    }
   }
 
   #mode(mode) {
@@ -162,8 +170,7 @@ export class Opened {
       this.#mode(target.dataset.diffMode);
       localStorageMode(target.dataset.diffMode);
     } else if (target.matches("[data-show-now]")) {
-      this.#holder.querySelector(".decide")?.remove();
-      this.changed(null);
+      this.#showNow();
     }
   }
 
@@ -235,11 +242,31 @@ export class Opened {
     }
     this.#show(answer.html);
     this.#onChange();
+    this.#sent = Date.now();
     if (form.matches(".decide") && answer.ok) {
       toast("Your answer is on record.");
       this.#pane.scrollTop = 0;
     }
     (this.#holder.querySelector("[data-message]") ?? this.#holder.querySelector("#request-title"))?.focus({ preventScroll: true });
+  }
+
+  /** Show the request as it is now, and above it what was typed into the form that goes away. */
+  async #showNow() {
+    const form = this.#holder.querySelector(".decide");
+    const fields = [...form.querySelectorAll("textarea, input[type=text]")];
+    const typed = fields.filter(({ value, defaultValue }) => value.trim() && value !== defaultValue);
+    form.remove();
+    await this.changed(null);
+    if (typed.length === 0) return;
+    const note = elements('<div class="callout" tabindex="-1"><div><p class="muted">You had typed:</p></div></div>');
+    for (const { value } of typed) {
+      const said = elements('<p class="said"></p>');
+      said.firstElementChild.textContent = value;
+      note.querySelector("div div").append(said);
+    }
+    const shown = note.firstElementChild;
+    this.#holder.querySelector(".request-head")?.after(note);
+    shown.focus({ preventScroll: true });
   }
 
   #warn(form, words) {

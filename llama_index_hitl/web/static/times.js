@@ -2,6 +2,7 @@
 
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 const NEAR = 120; // seconds: closer than this, the time is told every second
+const NOW = 60; // seconds that are not counted
 const SOON = 4 * 3600;
 
 const served = Date.parse(document.body.dataset.now);
@@ -18,9 +19,9 @@ const span = (seconds) => {
 
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const words = {
-  ago: (left) => (Math.abs(left) < 1 ? "now" : left < 0 ? `${span(left)} ago` : `in ${span(left)}`),
-  age: (left) => span(left),
-  deadline: (left) => (left > 0 ? `${span(left)} left` : `overdue ${span(left)}`),
+  ago: (left) => (Math.abs(left) < NOW ? "just now" : left < 0 ? `${span(left)} ago` : `in ${span(left)}`),
+  age: (left) => (Math.abs(left) < NOW ? "now" : span(left)),
+  deadline: (left) => (left > 0 ? `${span(left)} left` : `${span(left)} overdue`),
   moment: (left, at) => full.format(at),
 };
 
@@ -39,7 +40,7 @@ export const tell = (root = document) => {
       due?.classList.toggle("is-over", left <= 0);
       due?.classList.toggle("is-near", left > 0 && left < SOON);
     }
-    near ||= Math.abs(left) < NEAR;
+    near ||= element.dataset.time === "deadline" && Math.abs(left) < NEAR;
   }
   return near;
 };
