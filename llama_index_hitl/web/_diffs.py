@@ -241,7 +241,9 @@ def _words(old: str, new: str, budget: _Budget) -> tuple[tuple[Piece, ...], tupl
     if not budget.spend(len(a) * len(b)):
         return plain
     matcher = SequenceMatcher(None, a, b, autojunk=False)
-    if matcher.ratio() < _ALIKE:
+    blocks = matcher.get_matching_blocks()
+    common = sum(len("".join(a[i : i + size]).strip()) for i, _, size in blocks)
+    if common < _ALIKE * min(len(old.strip()), len(new.strip())):
         return plain
     before: list[Piece] = []
     after: list[Piece] = []

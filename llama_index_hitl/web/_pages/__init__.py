@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -61,7 +62,9 @@ def path_of(connection: HTTPConnection, name: str, /, **params: Any) -> str:
         NoMatchFound: There is no route of that name with such parameters.
     """
     root = str(connection.scope.get("root_path", "")).rstrip("/")
-    return root + str(connection.app.url_path_for(name, **params))
+    # Ids may hold anything; left as they are, some would end the address or make no route fit.
+    written = {key: quote(str(value), safe="") for key, value in params.items()}
+    return root + str(connection.app.url_path_for(name, **written))
 
 
 def page(

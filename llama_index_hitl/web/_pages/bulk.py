@@ -71,12 +71,12 @@ async def bulk_page(request: Request, person: Person) -> Response:
 async def bulk_approve(request: Request, person: Person) -> Response:
     """Approve what was listed and confirmed, each for what was shown of it."""
     async with request.form() as form:
-        chosen = [str(value).partition(" ") for value in form.getlist("item")][:MOST]
+        given = (str(value).partition(" ") for value in form.getlist("item"))
+        chosen = [(request_id, digest) for request_id, _, digest in given if request_id][:MOST]
         comment = str(form.get("comment", "")).replace("\r\n", "\n").strip()
     site = site_of(request)
     outcomes = [
-        await _approved(site, person, request_id, digest, comment)
-        for request_id, _, digest in chosen
+        await _approved(site, person, request_id, digest, comment) for request_id, digest in chosen
     ]
     return page(request, _template(request), person=person, items=(), left_out=0, outcomes=outcomes)
 
