@@ -89,7 +89,7 @@ def _fence(code: str, language: str, attributes: str) -> str:
     said = _escaped(visible(f"{language} {attributes}".strip()))
     label = f'<span class="language">{said}</span>' if said else ""
     coloured = highlighted(code.removesuffix("\n"), language)
-    return f'<pre class="code">{label}<code>{coloured}</code></pre>'
+    return f'<pre class="code" tabindex="0">{label}<code>{coloured}</code></pre>'
 
 
 def _clean(rendered: str) -> str:
@@ -100,7 +100,7 @@ def _clean(rendered: str) -> str:
         attributes={
             "a": {"href", "title"},
             "span": {"class"},
-            "pre": {"class"},
+            "pre": {"class", "tabindex"},  # what scrolls must be reached with the keyboard
             "td": {"class"},
             "th": {"class"},
             "ol": {"start"},

@@ -179,6 +179,24 @@ class Paced(Workflow):
         return StopEvent(result=f"The note is kept: {ev.subject.text}")
 
 
+LONG = """\
+# Tea, and all that comes with it
+
+Two cups, **please**, and _not_ the `green` one; see <https://example.org/tea>.
+
+- A word without any end: Donaudampfschifffahrtsgesellschaftskapitaenswitwenrentenantragsformular
+
+| Kind | Where it grows | How long to steep, in minutes | What people say of it |
+| --- | --- | --- | --- |
+| Assam | in the north-east of India | 3 to 5 | malty, strong, good with milk |
+
+```python
+def steep(kind: str, minutes: float = 3.0, *, temperature: float = 95.0) -> "Cup of a kind":
+    return Cup(kind).steeped(minutes, temperature)  # longer than any phone is wide
+```
+"""
+"""A text with all that a text can have."""
+
 HOSTILE = """\
 <script>window.hacked = 1</script>
 <img src="x" onerror="window.hacked = 2">
