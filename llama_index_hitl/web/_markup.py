@@ -151,9 +151,10 @@ class _Writer:
             )
             for name, item in items[: self._rows]
         )
-        return Markup('<table class="value-table"><tbody>{}</tbody></table>').format(
-            rows
-        ) + self._rest(len(items), "fields")
+        table = Markup('<table class="value-table"><tbody>{}</tbody></table>').format(rows)
+        if depth == 0:  # what is in it moves along
+            table = _sideways(table)
+        return table + self._rest(len(items), "fields")
 
     def _list(self, given: Sequence[JsonValue], depth: int) -> Markup:
         columns = _columns(given)
@@ -187,17 +188,25 @@ class _Writer:
                 for name in columns
             )
             body.append(Markup("<tr>{}</tr>").format(cells))
-        table = Markup(
-            '<div class="scroll-x" tabindex="0" role="group" aria-label="Table">'
-            '<table class="value-table value-grid"><thead><tr>{}</tr></thead><tbody>{}</tbody>'
-            "</table></div>"
-        ).format(head, Markup("").join(body))
+        table = _sideways(
+            Markup(
+                '<table class="value-table value-grid"><thead><tr>{}</tr></thead>'
+                "<tbody>{}</tbody></table>"
+            ).format(head, Markup("").join(body))
+        )
         rest = len(given) - len(body)
         return table + cut(f"{rest:,} more rows") if rest > 0 else table
 
     def _rest(self, count: int, what: str) -> Markup:
         rest = count - self._rows
         return cut(f"{rest:,} more {what}") if rest > 0 else Markup("")
+
+
+def _sideways(table: Markup) -> Markup:
+    """Return a table so that it can be moved sideways where it is too wide, by keyboard too."""
+    return Markup(
+        '<div class="scroll-x" tabindex="0" role="group" aria-label="Table">{}</div>'
+    ).format(table)
 
 
 def _side(is_numbers: bool) -> Markup:
