@@ -702,9 +702,9 @@ def payments(**options: Any) -> type[Workflow]:
         ({"amount": 200, "limit": 100}, "subject"),
         ({"amount": 0, "limit": 100}, "subject.amount"),
         ({"amount": "lots", "limit": 100}, "subject.amount"),
-        ({"amount": 10}, "subject"),
+        ({"amount": 10}, "subject.limit"),
         ({"amount": 10, "limit": 100, "amuont": 20}, "subject.amuont"),
-        ({}, "subject"),
+        ({}, "subject.amount"),
     ],
 )
 @pytest.mark.parametrize("options", [{"subject": "payment"}, {"subject": "payment", "quorum": 2}])
