@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parsed import Node, assert_tame, parsed
 
+from llama_index_hitl._html.diffs import FieldChange, Row, changes
+from llama_index_hitl._html.markdown import MARKDOWN_LIMIT, is_link, markdown
+from llama_index_hitl._html.markup import ROWS_LIMIT, Layout, gist, is_short
+from llama_index_hitl._html.texts import CODE_LIMIT, TEXT_LIMIT, code_block, highlighted, plain
 from llama_index_hitl.forms import FormField
-from llama_index_hitl.web._diffs import FieldChange, Row, changes
-from llama_index_hitl.web._markdown import MARKDOWN_LIMIT, is_link, markdown
-from llama_index_hitl.web._markup import ROWS_LIMIT, Layout, gist, is_short
-from llama_index_hitl.web._texts import CODE_LIMIT, TEXT_LIMIT, code_block, highlighted, plain
 
 TAGS = {
     "a",

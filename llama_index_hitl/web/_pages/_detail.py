@@ -10,6 +10,10 @@ from typing import Any
 from markupsafe import Markup
 from pydantic import JsonValue
 
+from llama_index_hitl._html.diffs import FieldChange, changes
+from llama_index_hitl._html.markdown import is_link
+from llama_index_hitl._html.markup import Layout, is_short
+from llama_index_hitl._html.texts import plain
 from llama_index_hitl.forms import LABELS, FormField, decisions_of, fields_of, fields_of_schema
 from llama_index_hitl.models import (
     ROLE_PREFIX,
@@ -28,10 +32,6 @@ from llama_index_hitl.models import (
     Revise,
 )
 from llama_index_hitl.stores.protocol import StoredRequest
-from llama_index_hitl.web._diffs import FieldChange, changes
-from llama_index_hitl.web._markdown import is_link
-from llama_index_hitl.web._markup import Layout, is_short
-from llama_index_hitl.web._texts import plain
 from llama_index_hitl.web._views import RequestSummary, summary_of
 from llama_index_hitl.web.visibility import HIDDEN
 

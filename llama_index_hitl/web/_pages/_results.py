@@ -10,9 +10,9 @@ from markupsafe import Markup
 from pydantic import BaseModel, JsonValue
 from pydantic.errors import PydanticInvalidForJsonSchema
 
+from llama_index_hitl._html import markup
 from llama_index_hitl.forms import FormField, fields_of_schema
 from llama_index_hitl.prebuilt._base import ResultStatus
-from llama_index_hitl.web import _markup
 from llama_index_hitl.web._views import json_of
 
 STATUS_WORDS: Mapping[str, tuple[str, str]] = {
@@ -64,7 +64,7 @@ def result_view(result: Any, *, whole: bool = False) -> ResultView:
         result: What `Runner.result` gave, with nothing in it that its reader may not see.
         whole: Show all of it, however long.
     """
-    layout = _markup.Layout(whole=whole)
+    layout = markup.Layout(whole=whole)
     parts = [_part(layout, *part) for part in _values(result)]
     status, tone = STATUS_WORDS.get(str(getattr(result, "status", "")), ("", ""))
     return ResultView(
@@ -108,13 +108,13 @@ def _is_told_elsewhere(name: str, value: Any) -> bool:
     return name == "decisions" and isinstance(value, tuple | list)
 
 
-def _part(layout: _markup.Layout, name: str, value: JsonValue, field: FormField | None) -> Part:
+def _part(layout: markup.Layout, name: str, value: JsonValue, field: FormField | None) -> Part:
     if isinstance(value, str) and "\n" in value and (field is None or field.widget == "text"):
         field = FormField(name=name, label=name, widget="markdown")
     return Part(
         label=name.replace("_", " ").capitalize(),
         body=layout.value(value, field),
-        short=_markup.is_short(value, field),
+        short=markup.is_short(value, field),
     )
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from llama_index_hitl._html.markup import gist
 from llama_index_hitl.errors import AnswerRefused, UnknownRequest
 from llama_index_hitl.models import DecisionKind, Reviewer
 from llama_index_hitl.stores.protocol import StoredRequest
 from llama_index_hitl.web._answering import answer, seen
-from llama_index_hitl.web._markup import gist
 from llama_index_hitl.web._pages import page
 from llama_index_hitl.web._pages._detail import FieldView, detail_page
 from llama_index_hitl.web._pages.requests import FRAGMENT

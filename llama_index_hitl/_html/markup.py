@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 from pydantic import JsonValue
 
+from llama_index_hitl._html.markdown import MARKDOWN_LIMIT, markdown
+from llama_index_hitl._html.texts import code_block, cut, plain
 from llama_index_hitl._text import visible
 from llama_index_hitl.forms import FormField
 from llama_index_hitl.rendering import text_of
-from llama_index_hitl.web._markdown import MARKDOWN_LIMIT, markdown
-from llama_index_hitl.web._texts import code_block, cut, plain
 
 ROWS_LIMIT = 200
 """Rows of a table, and items of a list, that are shown unless its reader asks for all of them."""

@@ -14,8 +14,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
+from llama_index_hitl._html.texts import highlighted, plain
 from llama_index_hitl._text import visible
-from llama_index_hitl.web._texts import highlighted, plain
 
 MARKDOWN_LIMIT = 40_000
 """Characters up to which a text is read as Markdown."""
