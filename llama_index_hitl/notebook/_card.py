@@ -54,22 +54,24 @@ def framed(inside: Markup, kind: str = "") -> Markup:
     )
 
 
-def card(record: ReviewRecord, now: datetime, *, note: str = "") -> Markup:
+def card(record: ReviewRecord, now: datetime, *, note: str = "", folded: bool = False) -> Markup:
     """Return a request with what has become of it.
 
     Args:
         record: The request.
         now: The present instant.
         note: What else there is to say, such as that it was left open.
+        folded: Whether to show no more than what became of it, unless its reader unfolds the rest.
     """
     request, layout = record.request, Layout(whole=True)
     about = _about(request, layout, now)
     is_open = record.status is RequestStatus.OPEN
+    unfolded = not folded and not _goes_on(record)
     parts = [
         _head(record, now),
         callout(note, "warn") if note else NOTHING,
         NOTHING if is_open else _outcome(record),
-        about if is_open else _folded("What was asked", about, is_open=not _goes_on(record)),
+        about if is_open and not folded else _folded("What was asked", about, is_open=unfolded),
         _people(record, layout),
         _folded("Facts", _facts(record)) if is_open else NOTHING,
     ]
