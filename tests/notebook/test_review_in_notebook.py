@@ -48,7 +48,7 @@ async def test_everything_there_is_to_know_stands_in_the_output_before_the_decis
     await cell.type("Feedback", "say more")
     await cell.click("Send back")
     await cell.until(lambda: "Changed since revision 1" in cell.html and "Reject…" in cell.buttons)
-    assert "They said: <mark>" in cell.html or "say more</mark>" in cell.html
+    assert "<mark>say</mark>" in cell.html
     assert "Revision 2 of 3" in cell.html
     assert "Feedback so far" in cell.html
     await cell.click("Reject…")
