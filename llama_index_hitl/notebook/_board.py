@@ -239,9 +239,9 @@ class Board:
         if widget is None or self._watched is not None:
             return
         self._watched, self._since = widget, self._loop.time()
+        widget._view_count = 0  # noqa: SLF001 - front ends count their views of it from here on
         widget.observe(lambda _: self._post(self._is_seen), "_view_count")
         widget.comm.on_close(lambda _: self._post(self._is_not_seen))
-        widget._view_count = 0  # noqa: SLF001 - front ends count their views of it from here on
 
     def _is_seen(self) -> None:
         self._seen = True
