@@ -48,8 +48,8 @@ class Desk:
         self._box = boxed("hitl controls inbox", parts)
         self._widget = Output()
         self._record = Output()
-        self._write()
         self._widget.show_widget(self._box)
+        self._write()
 
     async def work(self, every: float) -> None:
         """Keep the list current, and do what clicks ask for, until cancelled."""
