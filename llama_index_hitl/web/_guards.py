@@ -54,6 +54,7 @@ _HSTS = "max-age=31536000"  # a year; of other hosts of the domain nothing is sa
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _LINK = "/link/"
+_DIGITS = 18  # of an announced size; longer ones are not even read
 
 
 class GuardedApplication(FastAPI):
@@ -162,7 +163,7 @@ async def _body(scope: Scope, receive: Receive) -> bytes | Response | None:
         connection, 413, "too_large", f"This is too large: at most {most} bytes are taken."
     )
     announced = connection.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > most:
+    if announced.isdecimal() and (len(announced) > _DIGITS or int(announced) > most):
         return too_much
     parts: list[bytes] = []
     size, more = 0, True

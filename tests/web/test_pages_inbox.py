@@ -406,6 +406,19 @@ async def test_an_answer_to_something_else_than_what_is_shown_is_not_counted(
     assert await status_of(desk, request) == "open"
 
 
+async def test_an_answer_that_does_not_say_what_was_seen_is_not_counted(
+    desk: Desk, bob: Browser
+) -> None:
+    _, request = await desk.start()
+    path = f"/requests/{request['request_id']}/answer"
+    page = await bob.send(path, 409, decision="approve")
+    assert "This has changed" in page.text
+    await bob.send(path, 409, decision="approve", digest="")
+    page = await bob.send("/bulk", 200, item=[request["request_id"]])
+    assert "Approved." not in page.text
+    assert await status_of(desk, request) == "open"
+
+
 async def test_an_answer_after_the_deadline_is_too_late(
     desk: Desk, bob: Browser, clock: ManualClock
 ) -> None:
