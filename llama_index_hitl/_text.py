@@ -35,6 +35,12 @@ def visible(text: str) -> str:
     return _INVISIBLE.sub(_sign, text.replace("\r\n", "\n"))
 
 
+def visible_line(text: str, limit: int | None = None) -> str:
+    """Return a text as one visible line, shortened if it is longer than `limit`."""
+    line = " ".join(visible(text).split())
+    return line if limit is None or len(line) <= limit else f"{line[: limit - 1]}…"
+
+
 def _sign(found: re.Match[str]) -> str:
     code = ord(found[0])
     if code < 0x20:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
@@ -10,14 +9,14 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
-from pydantic import JsonValue
 
+from llama_index_hitl._html.reviews import typed
 from llama_index_hitl._text import visible
 from llama_index_hitl.forms import FormField
 from llama_index_hitl.models import ROLE_PREFIX
 
 if TYPE_CHECKING:
-    from llama_index_hitl.web._pages._detail import FieldView
+    from llama_index_hitl._html.reviews import FieldView
 
 _NOW = 60  # seconds that are not counted
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
@@ -84,13 +83,6 @@ def initials(name: str) -> str:
     """Return one or two letters that stand for a person."""
     parts = [part for part in words(name).replace(".", " ").split() if part[0].isalnum()]
     return "".join(part[0] for part in parts[:2]).upper() or "?"
-
-
-def typed(value: JsonValue) -> str:
-    """Return a value as one would type it into an input."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def groups(fields: Iterable[FieldView]) -> list[list[FieldView]]:
