@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from urllib.parse import urlsplit, urlunsplit
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
@@ -275,12 +276,25 @@ class _Marked:
             # either whether a form comes from here.
             link = self._path.startswith(_LINK)
             headers[_REFERRER] = "strict-origin" if link else "same-origin"
+            if (location := headers.get("location")) is not None:
+                headers["Location"] = _without_host(location, self._connection)
             if is_https(self._connection):
                 headers["Strict-Transport-Security"] = _HSTS
             # A file may be kept, and is asked about before it is used.
             is_file = self._path.startswith("/static/") and message["status"] in (200, 206, 304)
             headers["Cache-Control"] = "no-cache" if is_file else "no-store"
         await self._send(message)
+
+
+def _without_host(location: str, connection: HTTPConnection) -> str:
+    """Return where a redirect leads without the host, where that is what the client has sent.
+
+    Routers make it of that; a sign-in of the host's own may well lead elsewhere.
+    """
+    parts = urlsplit(location)
+    if parts.netloc != connection.headers.get("host", ""):
+        return location
+    return urlunsplit(("", "", "/" + parts.path.lstrip("/"), parts.query, parts.fragment))
 
 
 def _refused(connection: HTTPConnection, status: int, kind: str, message: str) -> Response:

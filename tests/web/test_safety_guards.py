@@ -384,6 +384,20 @@ def test_quotes_without_end_are_looked_at_once_each() -> None:
     assert time.process_time() - begun < 2  # by the square of it this takes an hour
 
 
+# --------------------------------------------------------------------------- redirects
+
+
+@pytest.mark.parametrize("root", ["", "/reviews"])
+async def test_a_redirect_leads_to_no_host_that_the_client_has_named(
+    root: str, clock: ManualClock
+) -> None:
+    app = Starlette(routes=[Mount(root or "/", app_on(clock))])
+    async with client(app, Host="evil.example") as browser:
+        for path, place in (("/runs/?after=x", "/runs?after=x"), ("/sign-in/", "/sign-in")):
+            response = await browser.get(root + path)
+            assert (response.status_code, response.headers["location"]) == (307, root + place)
+
+
 # --------------------------------------------------------------------------- links in logs
 
 
