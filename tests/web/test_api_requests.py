@@ -42,7 +42,12 @@ async def test_what_waits_for_somebody_is_listed_for_them_and_for_nobody_else(de
 
 async def test_whoever_started_a_run_sees_what_it_asks_others(desk: Desk) -> None:
     run_id, request = await desk.start("invoice", by="frank")
+    await desk.start("invoice", by="fred")
     assert titles(await desk.get("frank", "/requests")) == []
+    for narrowed in ({}, {"run_id": run_id}):
+        listed = await desk.get("frank", "/requests", view="all", **narrowed)
+        assert [item["request_id"] for item in listed.json()["items"]] == [request["request_id"]]
+    assert titles(await desk.get("fred", "/requests", view="all", run_id=run_id)) == []
     assert (await desk.get("frank", f"/runs/{run_id}")).json()["open_requests"] == [
         request["request_id"]
     ]
