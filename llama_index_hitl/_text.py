@@ -26,6 +26,11 @@ def one_line(text: str, limit: int) -> str:
     return storable(" ".join(text.split()), limit)
 
 
+def without_example(docstring: str) -> str:
+    """Return what a docstring says before its example."""
+    return docstring.partition("\n\nExample:\n")[0]
+
+
 def visible(text: str) -> str:
     """Return a text in which nothing acts on a screen and nothing is hidden.
 

@@ -59,10 +59,15 @@ class ResultStatus(StrEnum):
     """How a ready workflow ended. Only an `ActionPlan` can be approved in part."""
 
     APPROVED = "approved"
+    """It was approved, and done."""
     PARTLY_APPROVED = "partly_approved"
+    """Some of the actions of a plan were approved."""
     REJECTED = "rejected"
+    """It was rejected, or withdrawn, and not done."""
     MAX_REVISIONS = "max_revisions"
+    """It was sent back once more than it may be, and not done."""
     EXPIRED = "expired"
+    """Nobody decided in time, and it was not done."""
 
 
 class ReviewResult(StopEvent):

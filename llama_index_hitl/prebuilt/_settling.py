@@ -26,12 +26,19 @@ class ActionStatus(StrEnum):
     """How an action stands. In a result all are settled: neither `pending` nor `approved`."""
 
     PENDING = "pending"  # a person has not decided yet
+    """A person has yet to confirm it."""
     APPROVED = "approved"  # it may be done, in its turn
+    """It may be done, and was not yet."""
     DONE = "done"
+    """It was done."""
     REFUSED = "refused"
+    """It was not to be done."""
     EXPIRED = "expired"  # nobody decided in time
+    """Nobody confirmed it in time."""
     FAILED = "failed"  # `execute` raised, or it may have been done and cannot be repeated
+    """It raised, or it cannot be done."""
     NOT_RUN = "not_run"  # its precondition did not hold, or one before it was not done
+    """One before it ended the plan."""
 
 
 SETTLED = frozenset(ActionStatus) - {ActionStatus.PENDING, ActionStatus.APPROVED}

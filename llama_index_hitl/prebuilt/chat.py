@@ -107,7 +107,9 @@ class ChatEnd(StrEnum):
     """Why a conversation ended."""
 
     PERSON = "person"
+    """The person ended it."""
     ROUNDS = "rounds"
+    """There were no more rounds."""
 
 
 class ChatResult(StopEvent):

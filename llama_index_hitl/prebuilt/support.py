@@ -84,9 +84,13 @@ class SupportStatus(StrEnum):
     """How an enquiry ended."""
 
     ANSWERED = "answered"
+    """There is a reply."""
     TAKEN_OVER = "taken_over"
+    """A person deals with it themselves."""
     UNANSWERED = "unanswered"
+    """Guidance was needed and nobody gave it in time."""
     WITHDRAWN = "withdrawn"
+    """Guidance was needed and no longer wanted."""
 
 
 class SupportResult(StopEvent):
