@@ -122,7 +122,7 @@ def _rows(story: Story, room: float) -> Iterator[_Row]:
     y, before = _HEAD + 16, None
     for moment in story.moments:
         if said := _time_between(before, moment):
-            open_then = before.is_open if before else frozenset()
+            open_then = before.is_open if before else frozenset[int]()
             yield _Row(y, 26, None, (said,), open_then)
             y += 26
         notes = tuple(wrapped(moment.quote, room, 12))

@@ -12,23 +12,33 @@ export class Opened {
   #pane = document.querySelector("[data-detail-pane]");
   #onChange;
   #onOpen;
+  #onAnswered;
   #leave = () => {};
   #request = null;
   #sent = 0;
 
-  constructor({ onChange, onOpen }) {
+  /**
+   * `onChange` is told that lists may be old, `onOpen` what is opened. With `onAnswered`, which is
+   * told that an answer was taken, the request is a part of another page, and that keeps its address.
+   */
+  constructor({ onChange, onOpen, onAnswered = null }) {
     this.#onChange = onChange;
     this.#onOpen = onOpen;
+    this.#onAnswered = onAnswered;
     this.#holder.addEventListener("click", (event) => this.#clicked(event));
     this.#holder.addEventListener("submit", (event) => this.#submitted(event));
     this.#holder.addEventListener("keydown", (event) => this.#pressed(event));
-    addEventListener("popstate", () => this.#went());
+    if (this.#isPage) addEventListener("popstate", () => this.#went());
     this.#arrived();
   }
 
   /** Id of the request that is opened; null: none. */
   get id() {
     return this.#article?.dataset.request ?? null;
+  }
+
+  get #isPage() {
+    return this.#onAnswered === null;
   }
 
   address(id) {
@@ -52,17 +62,22 @@ export class Opened {
       this.#onChange();
       return;
     }
-    if (push) history.pushState({}, "", url);
+    if (push && this.#isPage) history.pushState({}, "", url);
     this.#pane.querySelector(".notice")?.remove();
     this.#show(answer.html);
     this.#pane.scrollTop = 0;
     this.#holder.querySelector("#request-title")?.focus({ preventScroll: true });
   }
 
-  /** Leave the request, back to the list. */
+  /** Leave the request, back to what is beside it. */
   close() {
     const id = this.id;
     this.#leave();
+    if (!this.#isPage) {
+      this.#request?.abort();
+      this.#holder.replaceChildren();
+      return id;
+    }
     document.body.classList.remove("has-detail");
     history.pushState({}, "", `${base}/${location.search}`);
     return id;
@@ -115,16 +130,17 @@ export class Opened {
   #show(html) {
     this.#leave();
     this.#holder.replaceChildren(elements(html));
-    document.body.classList.add("has-detail");
+    if (this.#isPage) document.body.classList.add("has-detail");
     this.#arrived();
   }
 
   #arrived() {
     const article = this.#article;
     if (!article) return;
-    document.title = `${article.dataset.title} · Inbox`;
     tell(this.#holder);
     this.#mode(localStorageMode());
+    if (!this.#isPage) return;
+    document.title = `${article.dataset.title} · Inbox`;
     this.#leave = followRun(this.#holder.querySelector("[data-next]"), article.dataset);
   }
 
@@ -169,6 +185,10 @@ export class Opened {
     } else if (target.matches("[data-diff-mode]")) {
       this.#mode(target.dataset.diffMode);
       localStorageMode(target.dataset.diffMode);
+    } else if (target.matches("[data-more-decisions]")) {
+      const bar = target.closest("[data-decide-bar]");
+      bar.classList.add("is-whole");
+      bar.querySelector(".is-lesser").focus();
     } else if (target.matches("[data-show-now]")) {
       this.#showNow();
     }
@@ -246,6 +266,7 @@ export class Opened {
     if (form.matches(".decide") && answer.ok) {
       toast("Your answer is on record.");
       this.#pane.scrollTop = 0;
+      if (this.#onAnswered) return this.#onAnswered(this.close());
     }
     (this.#holder.querySelector("[data-message]") ?? this.#holder.querySelector("#request-title"))?.focus({ preventScroll: true });
   }
