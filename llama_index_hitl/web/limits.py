@@ -16,7 +16,9 @@ from llama_index_hitl.errors import TooMany
 from llama_index_hitl.models import Reviewer
 
 _REMEMBERED = 10_000  # addresses and tokens; behind that the one that failed longest ago is dropped
-_NOTICEABLE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# A string that never ends goes to the end: to look for its end again behind each quote in it would
+# take time that grows with the square of the body.
+_NOTICEABLE = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,15 @@ class Limits:
 
     Raises:
         ValueError: One of them is below 1, or the window is not positive.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> Limits(failed_sign_ins=5, window=timedelta(minutes=15)).failed_sign_ins
+        5
+        >>> Limits(streams=0)
+        Traceback (most recent call last):
+            ...
+        ValueError: the limit streams must be at least 1
     """
 
     body: int = 1 << 20  # 1 MiB
