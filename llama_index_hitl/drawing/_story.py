@@ -66,6 +66,9 @@ _CLOSING = {
     AuditKind.SUPERSEDED,
     AuditKind.WITHDRAWN,
 }
+_BY_PROCESSES = {AuditKind.EFFECT_DONE, AuditKind.EFFECT_IN_DOUBT}
+"""Whose actor is a process on some machine, which is another one each time."""
+
 _ENDING = {AuditKind.FAILED, AuditKind.CANCELLED, AuditKind.FINISHED}
 
 
@@ -162,6 +165,8 @@ def _told(entry: AuditEntry) -> tuple[str, str, str] | None:
         return words, _happened(entry), tone
     if entry.kind in _OF_RUNS:
         words, tone = _OF_RUNS[entry.kind]
+        if entry.kind in _BY_PROCESSES:
+            return words, "" if entry.reason == "done" else _reason(entry), tone
         by = f" by {entry.actor}" if _is_person(entry.actor) else ""
         return f"{words}{by}", _reason(entry), tone
     return None
