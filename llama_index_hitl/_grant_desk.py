@@ -26,6 +26,25 @@ class GrantDesk:
         outbox: Through which changes of them are stored.
         authorizer: Vouches for people.
         clock: Where the time comes from.
+
+    Example:
+        >>> from llama_index_hitl.models import GrantTerms
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> async def main():
+        ...     grants = Runner(MemoryStore()).grants
+        ...     terms = GrantTerms(at_most={"amount": 100})
+        ...     given = await grants.give(
+        ...         workflow="bank",
+        ...         tool="transfer",
+        ...         version="3f1a",
+        ...         terms=terms,
+        ...         arguments={"amount": 40},
+        ...         by="alice",
+        ...     )
+        ...     revoked = await grants.revoke(given.grant_id, by="alice", reason="misused")
+        ...     return grants.state_of(given), grants.state_of(revoked)
+        >>> asyncio.run(main())
+        ('active', 'revoked')
     """
 
     def __init__(

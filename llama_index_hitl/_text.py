@@ -27,6 +27,11 @@ def one_line(text: str, limit: int) -> str:
     return storable(" ".join(text.split()), limit)
 
 
+def without_example(docstring: str) -> str:
+    """Return what a docstring says before its example."""
+    return docstring.partition("\n\nExample:\n")[0]
+
+
 def origin_of(error: Exception) -> str:
     """Return the type of an error and where it came from, for a log.
 

@@ -15,14 +15,23 @@ class Action(StrEnum):
     """
 
     ANSWER = "answer"
+    """Answer a request."""
     WITHDRAW = "withdraw"
+    """Take a request back."""
     CANCEL = "cancel"
+    """End a run."""
     RETRY = "retry"
+    """Try a failed run again."""
     SETTLE = "settle"
+    """Say whether an effect that is in doubt has happened."""
     SPOT_CHECK = "spot_check"
+    """Judge what a rule has approved."""
     GRANT = "grant"
+    """Give a standing approval."""
     REVOKE = "revoke"
+    """Revoke a standing approval."""
     CLAIM = "claim"
+    """Say that they look at a request."""
 
 
 class Authorizer(Protocol):

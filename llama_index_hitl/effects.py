@@ -41,6 +41,8 @@ OnDoubt: TypeAlias = Literal["fail", "repeat", "skip", "ask"]
 class EffectLedger:
     """What one runner, at work on one run, knows of the effects in it.
 
+    A runner makes one and `once` finds it: the example of `once` shows what it is for.
+
     Args:
         store: Where effects are written down.
         run_id: The run.
@@ -244,6 +246,8 @@ _LEDGER: ContextVar[EffectLedger | _InProcess | None] = ContextVar(
 def sharing_effects(serializer: JsonSerializer) -> Iterator[None]:
     """Let a run that a step starts in the block have the ledger of the step's own run.
 
+    `run_child` does this; the example of `run_child` shows such a run.
+
     Args:
         serializer: That of the inner run: what its effects give may be of its own types.
     """
@@ -295,6 +299,24 @@ async def once(
         EffectInDoubt: It was begun before and never finished, and `on_doubt` is `fail`.
         ValueError: `on_doubt` is `ask` and there is no `ctx`.
         UnserializableState: The result cannot be stored. The effect has happened, and is in doubt.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> async def pay():
+        ...     print("paying")
+        ...     return "receipt 7"
+        >>> class Paying(DraftApproval):
+        ...     async def execute(self, draft, effect_key):
+        ...         for _ in range(2):  # as in a step that is run again
+        ...             print(await once(effect_key, pay))
+        >>> async def main():
+        ...     erin = ScriptedReviewer([Approve()], by="erin")
+        ...     await review_with(Paying().run(topic="bill", content="40 to Alice"), erin)
+        >>> asyncio.run(main())
+        paying
+        receipt 7
+        receipt 7
     """
     if on_doubt == "ask" and ctx is None:
         raise ValueError("once(on_doubt='ask') needs ctx=, the context of the step.")
@@ -329,6 +351,18 @@ def effect_key() -> str:
 
     Raises:
         LookupError: This code is not part of an effect.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> class Paying(DraftApproval):
+        ...     async def execute(self, draft, key):
+        ...         print(await once(key, lambda: effect_key() == key))  # for the bank's own check
+        >>> async def main():
+        ...     erin = ScriptedReviewer([Approve()], by="erin")
+        ...     await review_with(Paying().run(topic="bill", content="40 to Alice"), erin)
+        >>> asyncio.run(main())
+        True
     """
     return _current("effect_key").key
 
@@ -342,6 +376,18 @@ def effect_is_repeated() -> bool:
 
     Raises:
         LookupError: This code is not part of an effect.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> class Paying(DraftApproval):
+        ...     async def execute(self, draft, key):
+        ...         print(await once(key, effect_is_repeated, on_doubt="repeat"))
+        >>> async def main():
+        ...     erin = ScriptedReviewer([Approve()], by="erin")
+        ...     await review_with(Paying().run(topic="bill", content="40 to Alice"), erin)
+        >>> asyncio.run(main())
+        False
     """
     return _current("effect_is_repeated").repeated
 

@@ -39,6 +39,12 @@ class ReviewRequestEvent(InputRequiredEvent):
 
     Attributes:
         request: What is asked.
+
+    Example:
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> asked = ReviewRequestEvent(request=request)  # comes out of `handler.stream_events()`
+        >>> asked.answer(Approve(comment="good"), by="erin").response
+        'approve: good'
     """
 
     request: ReviewRequest
@@ -86,6 +92,12 @@ class ReviewResponseEvent(HumanResponseEvent):
 
     Attributes:
         answer: What they decided.
+
+    Example:
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> said = ReviewRequestEvent(request=request).answer(Reject(), by="erin", channel="mail")
+        >>> said.request_id, said.answer.decision.kind  # for `handler.ctx.send_event(said)`
+        ('r-1', 'reject')
     """
 
     answer: Answer
@@ -111,6 +123,10 @@ class ReviewDeadlineEvent(HumanResponseEvent):
     Attributes:
         request_id: The request.
         at: The present instant; every rung up to it is passed. Now, if left out.
+
+    Example:
+        >>> ReviewDeadlineEvent(request_id="r-1").at.tzinfo  # for `handler.ctx.send_event(...)`
+        datetime.timezone.utc
     """
 
     request_id: str
@@ -125,6 +141,12 @@ class ReviewWithdrawEvent(HumanResponseEvent):
         by: Who takes it back.
         at: When; now, if left out.
         reason: Why, for people.
+
+    Example:
+        >>> erin = Reviewer(id="erin")
+        >>> gone = ReviewWithdrawEvent(request_id="r-1", by=erin, reason="asked by mistake")
+        >>> gone.reason  # for `handler.ctx.send_event(gone)`
+        'asked by mistake'
     """
 
     request_id: str
@@ -142,6 +164,11 @@ class ReviewRelayEvent(Event):
 
     Attributes:
         told: Everything, in order.
+
+    Example:
+        >>> passed = ReviewDeadlineEvent(request_id="r-1")
+        >>> len(ReviewRelayEvent(told=(passed,)).told)
+        1
     """
 
     told: tuple[Told, ...]
@@ -152,6 +179,12 @@ class ReviewUpdatedEvent(Event):
 
     Attributes:
         record: The request with everything that has become of it.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> ReviewUpdatedEvent(record=open_record(request)).outcome.status.value
+        'open'
     """
 
     record: ReviewRecord
@@ -177,6 +210,12 @@ class ReviewRefusedEvent(Event):
         reason: Why, as a sentence for people.
         problems: What is wrong, field by field.
         by: Id of the person, if known.
+
+    Example:
+        >>> from llama_index_hitl.errors import UnknownRequest
+        >>> refused = ReviewRefusedEvent.of(UnknownRequest("r-7"), by="erin")
+        >>> refused.code, refused.by
+        ('unknown_request', 'erin')
     """
 
     request_id: str | None
@@ -216,6 +255,12 @@ class ReviewOutcomeEvent(Event):
         proposal: The event that was reviewed, with the effective subject: an edit is in it.
         subject_field: The field of `proposal` that is the subject; None: it is the subject itself.
         earlier: The requests that this one took the place of by an edit or an escalation, in order.
+
+    Example:
+        >>> issubclass(Approved, ReviewOutcomeEvent), issubclass(Rejected, ReviewOutcomeEvent)
+        (True, True)
+        >>> [status.value for status in RequestStatus if status in Approved.statuses]
+        ['approved']
     """
 
     statuses: ClassVar[frozenset[RequestStatus]] = frozenset(RequestStatus)
@@ -287,6 +332,12 @@ class Approved(ReviewOutcomeEvent):
 
     Raises:
         pydantic.ValidationError: The record does not hold the answers that it takes.
+
+    Example:
+        >>> from workflows.events import StartEvent
+        >>> class LegalApproved(Approved): ...  # an empty subclass routes it to a step of its own
+        >>> Review(StartEvent, approved=LegalApproved).approved.__name__
+        'LegalApproved'
     """
 
     statuses = frozenset({RequestStatus.APPROVED})
@@ -338,13 +389,27 @@ class Approved(ReviewOutcomeEvent):
 
 
 class Rejected(ReviewOutcomeEvent):
-    """It may not happen: rejected, approvals cannot be reached, or the question was withdrawn."""
+    """It may not happen: rejected, approvals cannot be reached, or the question was withdrawn.
+
+    Example:
+        >>> from workflows.events import StartEvent
+        >>> class TooRisky(Rejected): ...  # goes to the step that accepts it
+        >>> Review(StartEvent, rejected=TooRisky).rejected.__name__
+        'TooRisky'
+    """
 
     statuses = frozenset({RequestStatus.REJECTED, RequestStatus.NO_QUORUM, RequestStatus.WITHDRAWN})
 
 
 class Expired(ReviewOutcomeEvent):
-    """It may not happen: nobody decided in time. Expired is not rejected."""
+    """It may not happen: nobody decided in time. Expired is not rejected.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from workflows.events import StartEvent
+        >>> Review(StartEvent, deadline=timedelta(days=2), expired=Expired).expired.__name__
+        'Expired'
+    """
 
     statuses = frozenset({RequestStatus.EXPIRED})
 
@@ -354,6 +419,12 @@ class Revision(ReviewOutcomeEvent):
 
     Where several drafts are under way at one gate, build the new one with
     `revision_of=event.request_id`, or give the gate a `key`.
+
+    Example:
+        >>> from workflows.events import StartEvent
+        >>> review = Review(StartEvent, revise=Revision)
+        >>> [kind.value for kind in review.allowed]
+        ['approve', 'reject', 'revise']
     """
 
     statuses = frozenset({RequestStatus.REVISED})
@@ -365,7 +436,16 @@ class Revision(ReviewOutcomeEvent):
 
 
 class RevisionsExhausted(ReviewOutcomeEvent):
-    """It was sent back more often than the gate lets it."""
+    """It was sent back more often than the gate lets it.
+
+    Example:
+        >>> from workflows.events import StartEvent
+        >>> review = Review(
+        ...     StartEvent, revise=Revision, max_revisions=3, exhausted=RevisionsExhausted
+        ... )
+        >>> review.max_revisions
+        3
+    """
 
     statuses = frozenset({RequestStatus.REVISED})
 
@@ -376,6 +456,17 @@ class Responded(ReviewOutcomeEvent):
     Attributes:
         response: The response as JSON. A subclass may declare the field with a pydantic model as
             its type, and gets that.
+
+    Example:
+        >>> from pydantic import BaseModel
+        >>> from workflows.events import StartEvent
+        >>> class Colour(BaseModel):
+        ...     name: str
+        >>> class ColourChosen(Responded):
+        ...     response: Colour
+        >>> review = Review(StartEvent, response=Colour, responded=ColourChosen)
+        >>> [kind.value for kind in review.allowed]
+        ['respond']
     """
 
     statuses = frozenset({RequestStatus.RESPONDED})
@@ -384,7 +475,21 @@ class Responded(ReviewOutcomeEvent):
 
 
 def feedback_in(record: ReviewRecord) -> tuple[Feedback, ...]:
-    """Return what people asked to change in the answers to one request."""
+    """Return what people asked to change in the answers to one request.
+
+    Args:
+        record: The request with its answers.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> at = utc_now()
+        >>> request = ReviewRequest(
+        ...     request_id="r-1", title="Publish?", allowed=("approve", "revise"), created_at=at
+        ... )
+        >>> answer = Answer.to(request, Revise(feedback="shorter"), by="erin", at=at)
+        >>> [said.text for said in feedback_in(take_answer(open_record(request), answer))]
+        ['shorter']
+    """
     return tuple(
         Feedback(revision=record.request.revision, by=a.by.id, at=a.at, text=a.decision.feedback)
         for a in record.answers

@@ -29,6 +29,8 @@ from pydantic import (
     model_validator,
 )
 
+from llama_index_hitl._text import without_example
+
 INLINE_GATE = "ask"
 """The gate of questions that are asked inline; no `Review` may have this name."""
 
@@ -69,10 +71,24 @@ def _as_json(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-class Value(BaseModel):
-    """Base of all values: frozen and closed."""
+def _without_example(schema: dict[str, Any]) -> None:
+    """Keep examples out of JSON schemas: they are for those who read the code."""
+    if "description" in schema:
+        schema["description"] = without_example(schema["description"])
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class Value(BaseModel):
+    """Base of all values: frozen and closed.
+
+    Example:
+        >>> Reviewer(id="erin", nmae="Erin")
+        Traceback (most recent call last):
+            ...
+        pydantic_core._pydantic_core.ValidationError: 1 validation error for Reviewer
+        ...
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_without_example)
 
 
 # --------------------------------------------------------------------------- people
@@ -86,6 +102,10 @@ class Reviewer(Value):
         roles: Roles that the host vouches for, without the `role:` prefix.
         name: Name to show; the id is shown where there is none.
         kind: `human`, or `rule` for a rule or a deadline that decided in place of a person.
+
+    Example:
+        >>> Reviewer(id="lena", roles=("legal",), name="Lena L.").roles
+        ('legal',)
     """
 
     id: Identifier
@@ -115,13 +135,21 @@ class DecisionKind(StrEnum):
     """What a person can decide."""
 
     APPROVE = "approve"
+    """Let it happen, exactly as shown."""
     REJECT = "reject"
+    """Do not let it happen."""
     REVISE = "revise"
+    """Send it back to be made better."""
     EDIT = "edit"
+    """Let it happen with other values."""
     RESPOND = "respond"
+    """Answer a question."""
     ESCALATE = "escalate"
+    """Pass the decision up."""
     DELEGATE = "delegate"
+    """Hand one's own vote to somebody else."""
     ABSTAIN = "abstain"
+    """Take part without a vote."""
 
 
 class _Decision(Value):
@@ -156,6 +184,11 @@ class GrantTerms(Value):
             that it covers. Only calls that add zero or more are covered.
         until: From this instant on it covers nothing; None: until it is revoked.
         uses: How many calls it covers, from 1; None: any number.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> Approve(grant=GrantTerms(at_most={"amount": Decimal(100)}, uses=5)).grant.uses
+        5
     """
 
     arguments: Literal["any", "same"] = "any"
@@ -172,6 +205,12 @@ class GrantOffer(Value):
         tool: Name of the tool.
         agent: Name of the agent that calls it; empty where it is called without one.
         version: Digest of the tool's description and schema: a grant ends when they change.
+
+    Example:
+        >>> offer = GrantOffer(tool="transfer", agent="banker", version="3f1a")
+        >>> question = Question(title="Pay 40 to Alice?", grantable=offer)
+        >>> question.grantable.tool
+        'transfer'
     """
 
     tool: Line
@@ -185,6 +224,10 @@ class Approve(_Decision):
     Attributes:
         grant: Let calls like this happen without being asked, too; only where the request offers
             it, see `ReviewRequest.grantable`.
+
+    Example:
+        >>> Approve(comment="good as it is").kind
+        'approve'
     """
 
     kind: Literal["approve"] = "approve"
@@ -196,13 +239,28 @@ class Approve(_Decision):
 
 
 class Reject(_Decision):
-    """Do not let it happen."""
+    """Do not let it happen.
+
+    Example:
+        >>> Reject(comment="the contract forbids it").comment
+        'the contract forbids it'
+    """
 
     kind: Literal["reject"] = "reject"
 
 
 class Revise(_Decision):
-    """Send it back to be made better; `feedback` says how and may not be blank."""
+    """Send it back to be made better; `feedback` says how and may not be blank.
+
+    Example:
+        >>> Revise(feedback="shorter, please").feedback
+        'shorter, please'
+        >>> Revise(feedback=" ")
+        Traceback (most recent call last):
+            ...
+        pydantic_core._pydantic_core.ValidationError: 1 validation error for Revise
+        ...
+    """
 
     kind: Literal["revise"] = "revise"
     feedback: NonBlank = Field(
@@ -216,6 +274,10 @@ class Edit(_Decision):
     Attributes:
         subject: The whole edited subject, every field of it. It is validated by the subject's own
             model; a field that the model does not know is an error.
+
+    Example:
+        >>> Edit(subject={"recipient": "Alice", "amount": 40}).subject["amount"]
+        40
     """
 
     kind: Literal["edit"] = "edit"
@@ -225,7 +287,12 @@ class Edit(_Decision):
 
 
 class Respond(_Decision):
-    """Answer a question; `response` is validated against the request's response schema."""
+    """Answer a question; `response` is validated against the request's response schema.
+
+    Example:
+        >>> Respond(response={"answer": "the blue one"}).response
+        {'answer': 'the blue one'}
+    """
 
     kind: Literal["respond"] = "respond"
     response: Annotated[AnyJson, BeforeValidator(_as_json)] = Field(
@@ -238,6 +305,10 @@ class Escalate(_Decision):
 
     Attributes:
         to: Reviewer entries to ask instead, ids or `role:...`. Empty means: whom the gate names.
+
+    Example:
+        >>> Escalate("role:chief", comment="too large for me").to
+        ('role:chief',)
     """
 
     kind: Literal["escalate"] = "escalate"
@@ -252,6 +323,10 @@ class Delegate(_Decision):
 
     Attributes:
         to: Id of the person who decides instead.
+
+    Example:
+        >>> Delegate(to="bob", comment="he knows the customer").to
+        'bob'
     """
 
     kind: Literal["delegate"] = "delegate"
@@ -259,7 +334,12 @@ class Delegate(_Decision):
 
 
 class Abstain(_Decision):
-    """Take part without a vote for or against."""
+    """Take part without a vote for or against.
+
+    Example:
+        >>> Abstain(comment="a friend of mine wrote it").kind
+        'abstain'
+    """
 
     kind: Literal["abstain"] = "abstain"
 
@@ -271,7 +351,15 @@ Decision: TypeAlias = Annotated[
 
 
 class Expire(Value):
-    """At the deadline: close the request without a decision. Expired is not rejected."""
+    """At the deadline: close the request without a decision. Expired is not rejected.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from workflows.events import StartEvent
+        >>> review = Review(StartEvent, deadline=timedelta(days=2), on_deadline=Expire())
+        >>> review.on_deadline.kind
+        'expire'
+    """
 
     kind: Literal["expire"] = "expire"
 
@@ -281,7 +369,16 @@ DeadlineAction: TypeAlias = Annotated[Expire | Escalate | Reject, Field(discrimi
 
 
 class Remind(Value):
-    """As time passes: tell those who may answer once more."""
+    """As time passes: tell those who may answer once more.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from workflows.events import StartEvent
+        >>> ladder = {timedelta(hours=4): Remind(), timedelta(days=1): Expire()}
+        >>> review = Review(StartEvent, ladder=ladder)
+        >>> [action.kind for action in review.ladder.values()]
+        ['remind', 'expire']
+    """
 
     kind: Literal["remind"] = "remind"
 
@@ -292,6 +389,14 @@ class Widen(Value):
     Attributes:
         to: Reviewer entries to ask as well, ids or `role:...`, at least one. Where anyone may
             answer there is nobody to add.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from workflows.events import StartEvent
+        >>> ladder = {timedelta(hours=4): Widen("role:deputy"), timedelta(days=1): Expire()}
+        >>> review = Review(StartEvent, reviewers="erin", ladder=ladder)
+        >>> review.ladder[timedelta(hours=4)].to
+        ('role:deputy',)
     """
 
     kind: Literal["widen"] = "widen"
@@ -313,6 +418,12 @@ class Rung(Value):
     Attributes:
         at: The instant, time zone included.
         action: What happens then. All but `Remind` and `Widen` close the request.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> rung = Rung(at=datetime(2026, 1, 5, 9, tzinfo=UTC), action=Escalate("role:chief"))
+        >>> rung.closes
+        True
     """
 
     at: AwareDatetime
@@ -328,12 +439,31 @@ def entries_of(value: Iterable[str] | str) -> tuple[str, ...]:
     """Return entries, such as reviewers or tags, that may be given as one text instead of several.
 
     Text is iterable too: without this, `reviewers="erin"` would be four people.
+
+    Args:
+        value: One text, or several.
+
+    Example:
+        >>> entries_of("role:legal"), entries_of(["erin", "bob"])
+        (('role:legal',), ('erin', 'bob'))
     """
     return (value,) if isinstance(value, str) else tuple(value)
 
 
 def closing_rung(ladder: Iterable[Rung]) -> Rung | None:
-    """Return the first rung that closes a request, which is its deadline; None: none does."""
+    """Return the first rung that closes a request, which is its deadline; None: none does.
+
+    Args:
+        ladder: The rungs, in order of time.
+
+    Example:
+        >>> from datetime import UTC, datetime, timedelta
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> next_day = at + timedelta(days=1)
+        >>> ladder = [Rung(at=at, action=Remind()), Rung(at=next_day, action=Expire())]
+        >>> closing_rung(ladder).at.isoformat()
+        '2026-01-06T09:00:00+00:00'
+    """
     return next((rung for rung in ladder if rung.closes), None)
 
 
@@ -349,6 +479,14 @@ class Answer(Value):
         role: The role in which they decided, where it matters; one of `by.roles`.
         channel: Where it was said, such as `console` or `web`.
         at: When it was said, time zone included.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=at)
+        >>> answer = Answer.to(request, Approve(), by="erin", at=at, channel="mail")
+        >>> answer, answer.digest == request.digest
+        (Answer('r-1', 'approve', by='erin'), True)
     """
 
     schema_version: Literal[1] = 1
@@ -433,6 +571,12 @@ class ReviewPolicy(Value):
         barred: Persons who may not answer, with the reason.
         second_person_for_edit: An edited subject needs the approval of somebody else.
         deadline: Answers from this instant on are late.
+
+    Example:
+        >>> from llama_index_hitl.policies import why_not_allowed
+        >>> policy = ReviewPolicy(approvals=2, barred={"erin": "she wrote it"})
+        >>> policy.single, why_not_allowed(policy, Reviewer(id="erin"))
+        (False, 'she wrote it')
     """
 
     reviewers: tuple[Identifier, ...] = ()
@@ -480,16 +624,27 @@ class RequestStatus(StrEnum):
     """How a request stands. Every status but `open` is final."""
 
     OPEN = "open"
+    """It can be answered."""
     APPROVED = "approved"
+    """It may happen."""
     REJECTED = "rejected"
+    """It may not happen."""
     NO_QUORUM = "no_quorum"
+    """It may not happen: the approvals that it takes cannot be reached any more."""
     REVISED = "revised"
+    """It was sent back for a new draft."""
     EDITED = "edited"
+    """It was edited, and another request asks about it with the edit."""
     RESPONDED = "responded"
+    """The question was answered."""
     ESCALATED = "escalated"
+    """Others are asked in its place, by another request."""
     EXPIRED = "expired"
+    """Nobody decided in time; not rejected."""
     SUPERSEDED = "superseded"
+    """A newer request took its place."""
     WITHDRAWN = "withdrawn"
+    """It was taken back."""
 
 
 class Outcome(Value):
@@ -503,6 +658,14 @@ class Outcome(Value):
         abstentions: Abstentions counted.
         decided_by: Ids of those whose answers made the outcome, in the order of their answers.
         reason: Why it stands so, as a sentence for people.
+
+    Example:
+        >>> from llama_index_hitl.policies import tally
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> answer = Answer.to(request, Approve(), by="erin", at=utc_now())
+        >>> outcome = tally([answer], request.policy, utc_now())
+        >>> outcome.status.value, outcome.decided_by, outcome.reason
+        ('approved', ('erin',), 'erin approved it.')
     """
 
     status: RequestStatus
@@ -518,8 +681,11 @@ class RuleVerdict(StrEnum):
     """What a rule says before any person is asked."""
 
     ASK = "ask"
+    """A person is needed."""
     APPROVE = "approve"
+    """It may happen without one."""
     REJECT = "reject"
+    """It may not happen, and nobody is asked."""
 
 
 class RuleResult(Value):
@@ -532,6 +698,12 @@ class RuleResult(Value):
         shadow: What a rule on trial would have said; people are asked all the same. None: the rule
             is not on trial.
         spot_check: Decided without a person, and picked to be looked at by one later.
+
+    Example:
+        >>> from llama_index_hitl.rules import evaluate, threshold
+        >>> result = evaluate(threshold("amount", above=100), {"amount": 500})
+        >>> result.verdict.value, result.rule
+        ('ask', 'amount above 100')
     """
 
     verdict: RuleVerdict
@@ -552,6 +724,13 @@ class Subject(Value):
         data: Its values.
         json_schema: JSON schema of the model; a field may say `"format": "markdown"`, or
             `"format": "code"` with `"language"`, to be shown as such.
+
+    Example:
+        >>> from llama_index_hitl.rendering import render_subject
+        >>> draft = Subject(type="Draft", data={"topic": "mice", "content": "Mice are small."})
+        >>> print(render_subject(draft))
+        topic: mice
+        content: Mice are small.
     """
 
     type: Line
@@ -567,6 +746,12 @@ class Evidence(Value):
         body: Its text, in Markdown.
         source: Where it comes from, a link or a name.
         score: Relevance as its finder rates it, on the finder's own scale.
+
+    Example:
+        >>> from workflows.events import StartEvent
+        >>> clause = Evidence(title="12.3", body="Water damage is covered.", source="policy.pdf")
+        >>> Review(StartEvent, evidence=[clause]).evidence[0].source
+        'policy.pdf'
     """
 
     title: Line
@@ -583,6 +768,12 @@ class Feedback(Value):
         by: Id of the person.
         at: When.
         text: Their words.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> Feedback(revision=1, by="erin", at=at, text="shorter, please").text
+        'shorter, please'
     """
 
     revision: Annotated[int, Field(ge=1)]
@@ -598,6 +789,14 @@ class StageApproval(Value):
         stage: Name of the stage.
         request_id: The request that was approved.
         answers: Every answer to it, in order.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=at)
+        >>> yes = Answer.to(request, Approve(), by="erin", at=at)
+        >>> StageApproval(stage="content", request_id="r-1", answers=(yes,)).approvers
+        ('erin',)
     """
 
     stage: Identifier
@@ -657,6 +856,15 @@ class ReviewRequest(Value):
         tags: Words to find it by.
         digest: SHA-256 over all of the above, in hexadecimal. Computed if left out; a value that
             does not match raises a `ValidationError`.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=at)
+        >>> request, [kind.value for kind in request.allowed]
+        (ReviewRequest('r-1', 'Publish?'), ['approve', 'reject'])
+        >>> ReviewRequest.model_validate_json(request.model_dump_json()) == request
+        True
     """
 
     schema_version: Literal[1] = 1
@@ -777,6 +985,12 @@ class SpotCheck(Value):
         by: Id of the person.
         at: When.
         comment: Why.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> SpotCheck(right=False, by="alice", at=at, comment="never above 50").right
+        False
     """
 
     right: bool
@@ -788,9 +1002,16 @@ class SpotCheck(Value):
 def digest_of(value: Any) -> str:
     """Return the SHA-256 of a JSON value in canonical form, in hexadecimal.
 
+    Args:
+        value: Anything that JSON can hold.
+
     Raises:
         ValueError: It holds a NaN or an infinite number, which JSON does not know.
         TypeError: It is not JSON at all.
+
+    Example:
+        >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+        True
     """
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
@@ -811,6 +1032,14 @@ class ReviewRecord(Value):
         superseded_by: The request that took its place.
         rungs_passed: How many rungs of the request's ladder have been passed.
         spot_check: What a person found who looked at it after a rule had decided it.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> from llama_index_hitl.lifecycle import open_record
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> record = open_record(ReviewRequest(request_id="r-1", title="Publish?", created_at=at))
+        >>> record, record.outcome.reason
+        (ReviewRecord('r-1', 'open'), '0 of 1 approvals.')
     """
 
     request: ReviewRequest

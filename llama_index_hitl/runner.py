@@ -1,12 +1,19 @@
 """Durable runs: start them, let people answer in their own time, and take them further.
 
-    runner = Runner(SqlStore("sqlite:///hitl.db"), {"article": ArticleFlow()})
-    run = await runner.start("article", topic="AI ethics")     # waits in the store
-    for record in await runner.pending(reviewer="alice"):
-        await runner.answer(record.request_id, Approve(), by="alice")
-    run = await runner.advance(run.run_id)
+Between the calls to a `Runner` nothing is kept in memory, and each may happen in another process.
 
-Between these calls nothing is kept in memory, and each may happen in another process.
+Example:
+    >>> from llama_index_hitl.prebuilt import DraftApproval
+    >>> from llama_index_hitl.stores import MemoryStore
+    >>> async def main():
+    ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+    ...     run = await runner.start("draft", topic="mice", content="Mice are small.")
+    ...     for record in await runner.pending(reviewer="alice"):  # it waits in the store
+    ...         await runner.answer(record.request_id, Approve(), by="alice")
+    ...     run = await runner.advance(run.run_id)
+    ...     return run.status.value, (await runner.result(run.run_id)).subject.content
+    >>> asyncio.run(main())
+    ('finished', 'Mice are small.')
 """
 
 from __future__ import annotations
@@ -101,6 +108,16 @@ class Check:
         verdict: `resumes`; `migrates`, through a migration that is registered; `needs_migration`,
             which is not; or `breaks`, for it cannot be read or its workflow is not here.
         differences: What is in the way, one sentence each.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+        ...     await runner.start("draft", topic="mice", content="Mice are small.")
+        ...     return [check.verdict for check in await runner.check()]  # before new code goes out
+        >>> asyncio.run(main())
+        ['resumes']
     """
 
     run: Run
@@ -110,7 +127,28 @@ class Check:
 
 @dataclass(frozen=True)
 class Due:
-    """Something on a request's ladder that a sweep has done."""
+    """Something on a request's ladder that a sweep has done.
+
+    Attributes:
+        run_id: The run that asked.
+        request_id: The request.
+        rung: What was due, and when.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> from llama_index_hitl.testing import ManualClock
+        >>> async def main():
+        ...     clock = ManualClock()
+        ...     pay = ApproveAction(deadline=timedelta(days=2), clock=clock)
+        ...     runner = Runner(MemoryStore(), {"pay": pay}, clock=clock)
+        ...     await runner.start("pay", action="Refund 40")
+        ...     clock.advance(days=14)
+        ...     return [due.rung.action.kind for due in await runner.sweep()]
+        >>> asyncio.run(main())
+        ['expire']
+    """
 
     run_id: str
     request_id: str
@@ -145,6 +183,27 @@ class Runner:
         redact: What may be kept of what is said; None: everything.
         spot_checks: What rules approved and picked to be looked at by people later.
         grants: The standing approvals: list, give and revoke them here.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.stores import SqlStore
+        >>> flows = {"draft": DraftApproval()}
+        >>> async def begin():
+        ...     store = SqlStore("hitl.db")
+        ...     run = await Runner(store, flows).start("draft", topic="mice", content="Small.")
+        ...     await store.close()
+        ...     return run.run_id, run.status.value
+        >>> async def answer(run_id):  # in another process, days later
+        ...     store = SqlStore("hitl.db")
+        ...     runner = Runner(store, flows)
+        ...     for record in await runner.pending(run_id=run_id):
+        ...         await runner.answer(record.request_id, Approve(), by="erin")
+        ...     run = await runner.advance(run_id)
+        ...     await store.close()
+        ...     return run.status.value
+        >>> run_id, status = asyncio.run(begin())
+        >>> status, asyncio.run(answer(run_id))
+        ('waiting', 'finished')
     """
 
     def __init__(

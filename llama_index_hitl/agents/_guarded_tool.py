@@ -75,6 +75,18 @@ class GuardedTool(FunctionTool):
 
     Raises:
         ToolError: It cannot be guarded so.
+
+    Example:
+        >>> def transfer(recipient: str, amount: float) -> str:
+        ...     '''Send money to somebody.'''
+        >>> guarded = require_approval(transfer)
+        >>> isinstance(guarded, GuardedTool), guarded.metadata.name
+        (True, 'transfer')
+        >>> guarded(recipient="Alice", amount=500)
+        Traceback (most recent call last):
+            ...
+        llama_index_hitl.errors.ToolError: transfer needs approval, so it cannot be called
+        synchronously. Await its acall(ctx=...) in a step, or give it to an agent.
     """
 
     def __init__(self, tool: BaseTool, guard: Guard) -> None:

@@ -35,6 +35,16 @@ class ModelOutputError(HitlError, ValueError):
 
     Attributes:
         attempts: How often it was asked.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM
+        >>> async def main():
+        ...     return await DraftApproval(llm=ScriptedLLM([" "])).run(topic="mice")
+        >>> asyncio.run(main())
+        Traceback (most recent call last):
+            ...
+        llama_index_hitl.prebuilt._base.ModelOutputError: The model did not give a text in 1
+        attempts; the last time: nothing. Try another model, or a clearer prompt.
     """
 
     def __init__(self, wanted: str, attempts: int, found: str) -> None:
@@ -50,6 +60,20 @@ class ProgressEvent(Event):
 
     Attributes:
         message: What it is doing, as a short sentence.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM
+        >>> async def main():
+        ...     handler = DraftApproval(llm=ScriptedLLM(["Mice."])).run(topic="mice")
+        ...     async for event in handler.stream_events():
+        ...         if isinstance(event, ProgressEvent):
+        ...             print(event.message)
+        ...         elif isinstance(event, ReviewRequestEvent):
+        ...             handler.ctx.send_event(event.answer(Approve(), by="erin"))
+        ...     return (await handler).status.value
+        >>> asyncio.run(main())
+        Writing about mice
+        'approved'
     """
 
     message: str
@@ -59,10 +83,15 @@ class ResultStatus(StrEnum):
     """How a ready workflow ended. Only an `ActionPlan` can be approved in part."""
 
     APPROVED = "approved"
+    """It was approved, and done."""
     PARTLY_APPROVED = "partly_approved"
+    """Some of the actions of a plan were approved."""
     REJECTED = "rejected"
+    """It was rejected, or withdrawn, and not done."""
     MAX_REVISIONS = "max_revisions"
+    """It was sent back once more than it may be, and not done."""
     EXPIRED = "expired"
+    """Nobody decided in time, and it was not done."""
 
 
 class ReviewResult(StopEvent):
@@ -72,6 +101,16 @@ class ReviewResult(StopEvent):
         status: How it ended. Only `approved` means that it may be used.
         version: Number of the draft that it ended with, from 1.
         decisions: Every decision made, in order, by people and rules.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> async def main():
+        ...     flow = DraftApproval()
+        ...     erin = ScriptedReviewer([Reject(comment="too short")], by="erin")
+        ...     return await review_with(flow.run(topic="mice", content="Mice."), erin)
+        >>> result = asyncio.run(main())
+        >>> result.status.value, [(said.by.id, said.comment) for said in result.decisions]
+        ('rejected', [('erin', 'too short')])
     """
 
     status: ResultStatus
@@ -137,6 +176,19 @@ class ReviewWorkflow(Workflow):
         timeout: Seconds after which a run is killed, waiting included; None, as it should be with
             people, means never.
         **options: What `Workflow` takes.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> class Publishing(DraftApproval):  # which is a ReviewWorkflow
+        ...     async def execute(self, draft, effect_key):
+        ...         print(f"published: {draft.content}")
+        >>> async def main():
+        ...     flow = Publishing(reviewers="role:editor")
+        ...     erin = ScriptedReviewer([Approve()], by=Reviewer(id="erin", roles=("editor",)))
+        ...     return await review_with(flow.run(topic="mice", content="Mice are small."), erin)
+        >>> asyncio.run(main()).status.value
+        published: Mice are small.
+        'approved'
     """
 
     max_revisions: int | None = 3

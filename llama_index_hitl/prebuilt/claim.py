@@ -43,6 +43,8 @@ class ClaimDecision(BaseModel):
 class ClaimStart(StartEvent):
     """Starts the handling of a claim.
 
+    Its field is what `run` takes, as in the example of `ClaimReview`.
+
     Attributes:
         claim: What happened, in words.
     """
@@ -66,6 +68,8 @@ class ClaimProposed(Reviewable):
 
 class ClaimResult(ReviewResult):
     """How it ended.
+
+    The example of `ClaimReview` reads one.
 
     Attributes:
         subject: The effective decision; it was executed only if the status is `approved`.
@@ -94,6 +98,17 @@ class ClaimReview(ReviewWorkflow):
         retriever: Where evidence comes from, such as `index.as_retriever()`.
         query_engine: The same, such as `index.as_query_engine()`; its answer is evidence too.
         **options: What `ReviewWorkflow` takes.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
+        >>> proposed = ClaimDecision(decision="approve", reason="covered by 4.2", risk_level="high")
+        >>> async def main():
+        ...     flow = ClaimReview(llm=ScriptedLLM([proposed]))
+        ...     alice = ScriptedReviewer([Approve()], by="alice")
+        ...     return await review_with(flow.run(claim="Water damage, 900 EUR"), alice)
+        >>> result = asyncio.run(main())
+        >>> result.status.value, result.subject.decision
+        ('approved', 'approve')
     """
 
     policy: Rule = CLAIM_POLICY

@@ -34,6 +34,8 @@ class Code(BaseModel):
 class CodeStart(StartEvent):
     """Starts the writing of code.
 
+    Its fields are what `run` takes, as in the example of `CodeReview`.
+
     Attributes:
         task: What the code shall do.
         code: Code to begin with; None: the model writes it.
@@ -58,6 +60,8 @@ class CodeWritten(Reviewable):
 class CodeResult(ReviewResult):
     """How it ended.
 
+    The example of `CodeReview` reads one.
+
     Attributes:
         subject: The final code; use it only if the status is `approved`.
     """
@@ -69,6 +73,15 @@ class CodeReview(ReviewWorkflow):
     """Code is approved, rejected, or sent back with feedback, three times at most.
 
     Override `generate`, `revise`, `execute`, the prompts, `max_revisions`, or the gate `review`.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> async def main():
+        ...     handler = CodeReview().run(task="Say hello.", code="print('hi')")
+        ...     erin = ScriptedReviewer([Approve()], by="erin")
+        ...     return await review_with(handler, erin)
+        >>> asyncio.run(main()).subject == Code(code="print('hi')")
+        True
     """
 
     generate_prompt = "Write Python code for this task. Return only the code.\n\nTask: {task}"

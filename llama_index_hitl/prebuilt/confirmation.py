@@ -40,6 +40,8 @@ class Understanding(BaseModel):
 class ConfirmationStart(StartEvent):
     """Starts with what somebody wants.
 
+    Its field is what `run` takes, as in the example of `ConfirmUnderstanding`.
+
     Attributes:
         request: What they want, in their own words.
     """
@@ -62,6 +64,8 @@ class Understood(Reviewable):
 class ConfirmationResult(ReviewResult):
     """How it ended.
 
+    The example of `ConfirmUnderstanding` reads one.
+
     Attributes:
         subject: What was understood in the end; it was done only if the status is `approved`.
     """
@@ -73,6 +77,21 @@ class ConfirmUnderstanding(ReviewWorkflow):
     """Before anything is done, the person confirms, corrects or stops what was understood.
 
     Override `understand`, `execute`, the prompt, `max_revisions`, or the gate `confirmation`.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
+        >>> understood = Understanding(
+        ...     action="I will pay Ann.", details=(Detail(name="amount", value="40"),)
+        ... )
+        >>> class Paying(ConfirmUnderstanding):
+        ...     async def execute(self, understanding, effect_key):
+        ...         print(f"done: {understanding.action}")
+        >>> async def main():
+        ...     handler = Paying(llm=ScriptedLLM([understood])).run(request="pay ann 40")
+        ...     return await review_with(handler, ScriptedReviewer([Approve()], by="erin"))
+        >>> asyncio.run(main()).status.value
+        done: I will pay Ann.
+        'approved'
     """
 
     understand_prompt = (

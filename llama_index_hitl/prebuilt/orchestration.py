@@ -63,6 +63,8 @@ class Findings(BaseModel):
 class OrchestrationStart(StartEvent):
     """Starts with a goal.
 
+    Its field is what `run` takes, as in the example of `Orchestration`.
+
     Attributes:
         goal: What is to be reached.
     """
@@ -109,6 +111,8 @@ class Worked(Reviewable):
 class OrchestrationResult(ReviewResult):
     """How it ended.
 
+    The example of `Orchestration` reads one.
+
     Attributes:
         subject: The last findings, or the last plan where there are none.
         report: The report, in Markdown; None unless the status is `approved`.
@@ -135,6 +139,19 @@ class Orchestration(ReviewWorkflow):
 
     Raises:
         GateError: There are no workers.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
+        >>> plan = TaskPlan(tasks=(Task(owner="reader", task="Read about mice."),))
+        >>> async def main():
+        ...     llm = ScriptedLLM([plan, "They are small.", "# Mice"])
+        ...     flow = Orchestration(llm=llm, workers={"reader": "Reads."})
+        ...     erin = ScriptedReviewer([Approve(), Approve()], by="erin")
+        ...     return await review_with(flow.run(goal="Know mice."), erin)
+        >>> result = asyncio.run(main())
+        >>> found = Finding(owner="reader", task="Read about mice.", finding="They are small.")
+        >>> result.subject == Findings(findings=(found,)), result.report
+        (True, '# Mice')
     """
 
     workers: Mapping[str, str] = {}

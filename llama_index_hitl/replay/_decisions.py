@@ -19,11 +19,17 @@ class HumanDecision(StrEnum):
     """What people's answers to a request came to."""
 
     APPROVED = "approved"
+    """They let it happen as it was."""
     EDITED = "edited"
+    """They let it happen with other values."""
     SENT_BACK = "sent_back"
+    """They wanted a new draft."""
     REJECTED = "rejected"
+    """They did not let it happen."""
     NO_QUORUM = "no_quorum"
+    """Too few of them let it happen."""
     RESPONDED = "responded"
+    """They answered a question."""
 
 
 _DECISIONS: Mapping[RequestStatus, HumanDecision] = {

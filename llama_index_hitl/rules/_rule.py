@@ -38,6 +38,14 @@ class Rule:
     Raises:
         ValueError: The name is blank, too long, or not printable.
         TypeError: The body cannot be called, or is async.
+
+    Example:
+        >>> from llama_index_hitl.models import RuleResult
+        >>> def weekdays_only(subject):
+        ...     if subject["day"] in ("Sat", "Sun"):
+        ...         return RuleResult(verdict="reject", rule="weekdays only", reason="a weekend")
+        >>> evaluate(Rule("weekdays only", weekdays_only), {"day": "Sun"}).verdict.value
+        'reject'
     """
 
     name: str

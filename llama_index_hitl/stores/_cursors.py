@@ -18,7 +18,21 @@ _INT64 = range(-(2**63), 2**63)
 
 
 class InvalidCursor(StoreError, ValueError):
-    """A cursor is not what a page of this kind ended with."""
+    """A cursor is not what a page of this kind ended with.
+
+    Attributes:
+        cursor: What was given.
+
+    Example:
+        >>> async def main():
+        ...     await MemoryStore().runs(RunQuery(after="nonsense"))
+        >>> asyncio.run(main())
+        Traceback (most recent call last):
+            ...
+        llama_index_hitl.stores._cursors.InvalidCursor: 'nonsense' is not where a page of this
+        list ended. Give `after` of the page before, or leave it out to begin at the first
+        page.
+    """
 
     def __init__(self, cursor: str) -> None:
         super().__init__(

@@ -19,7 +19,22 @@ _SEAL = b"\x00hitl-sealed\x00"
 
 
 class Cipher(Protocol):
-    """Encrypts what a store keeps. Its methods are called from several threads at once."""
+    """Encrypts what a store keeps. Its methods are called from several threads at once.
+
+    Example:
+        >>> class Rot13:  # keeps nothing secret
+        ...     def encrypt(self, data: bytes) -> bytes:
+        ...         return bytes((byte + 13) % 256 for byte in data)
+        ...
+        ...     def decrypt(self, data: bytes) -> bytes:
+        ...         return bytes((byte - 13) % 256 for byte in data)
+        ...
+        ...     def is_newest(self, data: bytes) -> bool:
+        ...         return True
+        >>> cipher: Cipher = Rot13()
+        >>> cipher.decrypt(cipher.encrypt(b"mice"))
+        b'mice'
+    """
 
     def encrypt(self, data: bytes) -> bytes:
         """Encrypt with the newest key."""
@@ -51,6 +66,14 @@ class FernetCipher:
     Raises:
         MissingExtra: `cryptography` is not installed.
         ValueError: There is no key, or one is not a Fernet key.
+
+    Example:
+        >>> from cryptography.fernet import Fernet
+        >>> old, new = Fernet.generate_key(), Fernet.generate_key()
+        >>> kept = FernetCipher([old]).encrypt(b"mice")
+        >>> cipher = FernetCipher([new, old])  # while the old key is being taken out of use
+        >>> cipher.decrypt(kept), cipher.is_newest(kept)
+        (b'mice', False)
     """
 
     def __init__(self, keys: Sequence[str | bytes]) -> None:

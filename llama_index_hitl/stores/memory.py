@@ -99,6 +99,16 @@ class MemoryStore:
 
     Keeps every promise of `Store` but one: nothing survives the process. It belongs to one event
     loop.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.runner import Runner
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+        ...     run = await runner.start("draft", topic="mice", content="Mice are small.")
+        ...     return run.status.value, len(await runner.pending())
+        >>> asyncio.run(main())
+        ('waiting', 1)
     """
 
     def __init__(self) -> None:

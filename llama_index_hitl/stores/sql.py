@@ -70,7 +70,13 @@ class SqlStore:
         MissingExtra: The driver for PostgreSQL is not installed.
 
     Example:
-        >>> store = SqlStore("sqlite:///hitl.db")
+        >>> async def main():
+        ...     store = SqlStore("sqlite:///hitl.db")  # or postgresql://user@host/database
+        ...     runs = await store.runs(RunQuery())
+        ...     await store.close()
+        ...     return len(runs)
+        >>> asyncio.run(main())
+        0
     """
 
     def __init__(

@@ -53,6 +53,11 @@ class Played:
         killed: Whether the process was killed; if not, the scenario came to its end.
         points: The commits and places that it came to, in order; it was killed at the last one.
         result: What it returned; None if it was killed.
+
+    Example:
+        >>> played = Played(killed=True, points=("start", "park"))
+        >>> played.points[-1]  # where it was killed
+        'park'
     """
 
     killed: bool

@@ -109,6 +109,20 @@ def create_app(
 
     Raises:
         WeakSecret: A secret is too short.
+
+    Example:
+        >>> import httpx
+        >>> from llama_index_hitl.runner import Runner
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> tokens = NamedTokens({"hitl_" + "t" * 32: Reviewer(id="erin")})
+        >>> app = create_app(Runner(MemoryStore()), authenticate=tokens, works=False)
+        >>> async def main():
+        ...     headers = {"Authorization": "Bearer hitl_" + "t" * 32}
+        ...     transport = httpx.ASGITransport(app)
+        ...     async with httpx.AsyncClient(transport=transport, headers=headers) as client:
+        ...         return (await client.get("http://127.0.0.1/api/requests")).json()["items"]
+        >>> asyncio.run(main())
+        []
     """
     limits = limits or Limits()
     sign_in = None

@@ -37,6 +37,15 @@ class Limits:
 
     Raises:
         ValueError: One of them is below 1, or the window is not positive.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> Limits(failed_sign_ins=5, window=timedelta(minutes=15)).failed_sign_ins
+        5
+        >>> Limits(streams=0)
+        Traceback (most recent call last):
+            ...
+        ValueError: the limit streams must be at least 1
     """
 
     body: int = 1 << 20  # 1 MiB

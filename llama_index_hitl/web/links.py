@@ -64,6 +64,14 @@ class AnswerLinks:
     Raises:
         WeakSecret: There is no secret, or one is too short.
         ValueError: `base_url` is no address of a web site, or `valid_for` is not positive.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record
+        >>> links = AnswerLinks(["s" * 32], "https://example.com/reviews")
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> url = links.url_for(open_record(request), "erin", decision=DecisionKind.APPROVE)
+        >>> url.startswith("https://example.com/reviews/")
+        True
     """
 
     def __init__(

@@ -79,6 +79,14 @@ class NamedTokens:
 
     Raises:
         TokenError: A token is shorter than 32 characters, or a name has two.
+
+    Example:
+        >>> tokens = NamedTokens("tokens.json")
+        >>> token = tokens.add("erin", roles=["editor"])  # shown this once
+        >>> tokens.find(token).reviewer
+        Reviewer(id='erin', roles=('editor',), name=None, kind='human')
+        >>> tokens.revoke("erin").name, tokens.find(token)
+        ('erin', None)
     """
 
     def __init__(

@@ -22,6 +22,14 @@ class Visibility:
     Args:
         admins: Entries, ids and `role:...`, of those who see and may do everything.
         auditors: Entries of those who see everything.
+
+    Example:
+        >>> class WithoutSalaries(Visibility):
+        ...     def hidden_fields(self, person, request):
+        ...         return () if self.is_admin(person) else ("employee.salary",)
+        >>> request = ReviewRequest(request_id="r-1", title="Hire?", created_at=utc_now())
+        >>> WithoutSalaries(admins=["role:hr"]).hidden_fields(Reviewer(id="erin"), request)
+        ('employee.salary',)
     """
 
     def __init__(

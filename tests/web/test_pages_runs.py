@@ -448,8 +448,8 @@ async def test_runs_are_listed_by_what_is_looked_for(browser_of: Any) -> None:
     assert await found(alice, "status=failed") == {fragile}
     assert await found(bob, "mine=true") == {free}
     assert await found(alice, "tag=none") == set()
-    assert "Waits for you" in await bob.get("/runs")
-    assert "Waits for you" not in await alice.get("/runs")
+    assert "Waiting for you" in await bob.get("/runs")
+    assert "Waiting for you" not in await alice.get("/runs")
 
 
 async def test_older_runs_are_on_further_pages(
