@@ -84,7 +84,6 @@ class Moment:
         lane: Whose line it stands on: 0 is the run's, requests have those from 1 on.
         opens: Whether the line begins here.
         closes: Whether it ends here.
-        is_open: The lanes of requests that are open after it.
     """
 
     at: datetime
@@ -94,7 +93,6 @@ class Moment:
     lane: int
     opens: bool
     closes: bool
-    is_open: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +137,7 @@ def story_of(rows: Sequence[AuditRow]) -> Story:
         if closes:
             del lanes[key]
         words, quote, tone = told
-        moments.append(
-            Moment(entry.at, words, quote, tone, lane, opens, closes, frozenset(lanes.values()))
-        )
+        moments.append(Moment(entry.at, words, quote, tone, lane, opens, closes))
     return Story(
         moments=tuple(moments),
         lanes=max((m.lane for m in moments), default=0),
@@ -200,7 +196,7 @@ def _decided(entry: AuditEntry) -> tuple[str, str, str]:
     if who.startswith(RULE_PREFIX):
         return f"A rule {verb}", entry.reason or who.removeprefix(RULE_PREFIX), tone
     to = decision.get("to") or ()
-    names = [to] if isinstance(to, str) else cast("list[str]", list(to))
+    names = [to] if isinstance(to, str) else cast("list[str]", to)
     if names:
         verb += f" to {', '.join(name.removeprefix(ROLE_PREFIX) for name in names)}"
     role = f" ({entry.role})" if entry.role else ""
