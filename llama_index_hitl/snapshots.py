@@ -438,7 +438,8 @@ class _Lister:
             *(self._of_wait(wait, session) for wait in plain),
             *self._of_events(free, session),
         ]
-        return sorted(found, key=lambda r: (r.request.created_at, r.request_id))
+        # Of one instant by their titles: ids are random, and a rerun should look the same.
+        return sorted(found, key=lambda r: (r.request.created_at, r.request.title, r.request_id))
 
     def _of_gates(self, state: BrokerState) -> Iterable[OpenRequest]:
         steps = {gate.step_name for gate in gates_of(self._workflow).values()}

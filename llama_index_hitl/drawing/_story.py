@@ -52,6 +52,9 @@ _OF_RUNS: Mapping[AuditKind, tuple[str, str]] = {
     AuditKind.FINISHED: ("Finished", "good"),
 }
 
+_BY_PROCESSES = {AuditKind.EFFECT_DONE, AuditKind.EFFECT_IN_DOUBT}
+"""Whoever did these is a process, whose name tells a reader nothing."""
+
 _BY_TIME = {
     AuditKind.REMINDED,
     AuditKind.WIDENED,
@@ -140,6 +143,10 @@ def story_of(rows: Sequence[AuditRow]) -> Story:
         closes = lane != RUN and _closes(entry)
         if closes:
             del lanes[key]
+        if entry.kind is AuditKind.EFFECT_DONE:
+            about = titles.get(str(entry.details.get("effect")), "")
+            note = "" if entry.reason == "done" else entry.reason
+            quote = ": ".join(part for part in (about, note) if part)
         moments.append(Moment(entry.at, words, quote, tone, lane, opens, closes))
     together = max((moment.lane for moment in moments), default=0)
     if together > 1:
