@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import pkgutil
 import re
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -137,3 +138,10 @@ def test_what_the_map_says_of_a_module_is_in_it() -> None:
 def test_relative_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_picture_of_the_workflow_is_of_the_workflow_that_is_shown() -> None:
+    pictures = ROOT / "notebooks" / "pictures"
+    make = runpy.run_path(str(pictures / "make.py"))
+    assert make["article_svg"]() == (pictures / "article.svg").read_text(encoding="utf-8")
+    assert "(notebooks/pictures/article.svg)" in README

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import TypeAlias
 
-from llama_index_hitl._text import visible
+from llama_index_hitl._text import storable, visible
 from llama_index_hitl.drawing._picture import Picture
 
 Point: TypeAlias = tuple[float, float]
@@ -28,6 +28,7 @@ TINT = "#f6f8fa"
 TONES = {"": "#59636e", "good": "#1a7f37", "bad": "#cf222e", "warn": "#9a6700", "ask": "#0969da"}
 """Colours of what went well, went wrong, needs attention, and of what people are asked."""
 
+_LONGEST_HINT = 500
 _NOT_XML = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
 _NARROW = set("fijlrtIJ.,:;'|!()[]{}/\\ `\"-")
 _BROAD = set("mwMW@%")
@@ -116,7 +117,9 @@ class Canvas:
             length: How wide it is to be, whatever the font; None: as wide as it is.
             whole: What it says in full where it had to be cut; shown as a hint.
         """
-        hint = "" if whole is None or whole == words else f"<title>{_safe(whole)}</title>"
+        hint = ""
+        if whole is not None and whole != words:
+            hint = f"<title>{_safe(storable(whole, _LONGEST_HINT))}</title>"
         weight = ' font-weight="600"' if bold else ""
         where = "" if anchor == "start" else f' text-anchor="{anchor}"'
         wide = (
@@ -165,7 +168,7 @@ def width_of(words: str, size: float = 13, *, bold: bool = False, mono: bool = F
     """Return about how wide a line of text is, rather more than less."""
     if mono:
         return sum(map(cells, words)) * CELL * size
-    em = sum(map(_em, words)) * (1.06 if bold else 1)
+    em = sum(map(_em, words)) * (1.12 if bold else 1)
     return em * size
 
 

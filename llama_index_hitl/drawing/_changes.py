@@ -92,9 +92,13 @@ def _drawn(title: str, about: str, found: Sequence[FieldChange], otherwise: str)
     lines = f"{count} line{'s' * (count != 1)}" if found else otherwise
     about = f"{about}: {lines}" if about and found else about or lines
     canvas.text(
-        _MARGIN, 30, cut(title, _WIDTH - 2 * _MARGIN, 16, bold=True), size=16, bold=True,
+        _MARGIN,
+        30,
+        cut(title, _WIDTH - 2 * _MARGIN, 16, bold=True),
+        size=16,
+        bold=True,
         whole=title,
-    )  # fmt: skip
+    )
     canvas.text(_MARGIN, 47, about, size=12, colour=MUTED)
     y, left = _HEAD, ROWS_LIMIT
     for change in found:

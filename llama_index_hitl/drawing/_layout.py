@@ -2,7 +2,7 @@
 
 The steps are those of Sugiyama, Tagawa and Toda (1981): turn the lines that close a circle around,
 put every box into a layer behind those that lead to it, order each layer so that few lines cross,
-then move boxes as close to their neighbours as their order allows.
+then move boxes near those that they are tied to, as far as their order allows.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from itertools import pairwise
 from llama_index_hitl.drawing._canvas import Point
 
 _SWEEPS = 24
+_ROUNDS = 300
+_EXACT = 0.01
 _GAP_BETWEEN_BOXES = 22.0
 _GAP_BETWEEN_LINES = 16.0
 _GAP_BETWEEN_LAYERS = 28.0
-_WEIGHTS = (1.0, 2.0, 8.0)  # of a line by how many of its ends are in the middle of a longer one
 _PORT = 14.0  # between two lines at one side of a box
 
 
@@ -163,19 +164,19 @@ def _acyclic(keys: Sequence[str], edges: Sequence[tuple[str, str]]) -> list[tupl
     for root in [*(key for key in keys if key not in led_to), *keys]:
         if root in done:
             continue
-        way, trail = {root: None}, [(root, iter(following[root]))]
+        way, trail = {root}, [(root, iter(following[root]))]
         while trail:
             key, left = trail[-1]
-            target = next(left, None)
-            if target is None:
+            ahead = next(left, None)
+            if ahead is None:
                 trail.pop()
-                way.pop(key)
+                way.remove(key)
                 done.add(key)
-            elif target in way:
-                closing.add((key, target))
-            elif target not in done:
-                way[target] = None
-                trail.append((target, iter(following[target])))
+            elif ahead in way:
+                closing.add((key, ahead))
+            elif ahead not in done:
+                way.add(ahead)
+                trail.append((ahead, iter(following[ahead])))
     return [(b, a, True) if (a, b) in closing else (a, b, False) for a, b in unique]
 
 
@@ -260,72 +261,99 @@ def _crossings(layers: Sequence[Sequence[_Node]]) -> int:
 
 
 def _place(layers: Sequence[Sequence[_Node]]) -> None:
-    """Give every node its place across: near its neighbours, in order, without overlap."""
-    for layer in layers:
-        at = 0.0
-        for node in layer:
-            node.at = at + node.breadth / 2
-            at += node.breadth + _GAP_BETWEEN_BOXES
-    for sweep in range(_SWEEPS):
-        downwards = sweep % 2 == 0
-        sides = (1, 0) if downwards else (0, 1)
-        if sweep >= _SWEEPS // 2:  # by now all are near: what leads on counts as much
-            sides = (1, 1)
-        for layer in layers if downwards else reversed(layers):
-            _settle(layer, sides)
-    least = min((node.at - node.breadth / 2 for layer in layers for node in layer), default=0.0)
-    for layer in layers:
-        for node in layer:
-            node.at -= least
+    """Give every node its place across: in order, without overlap, near what it is tied to.
 
-
-def _settle(layer: Sequence[_Node], sides: tuple[int, int]) -> None:
-    """Move the nodes of a layer as close to their neighbours as their order allows.
-
-    The least sum of squares under an order is found by pooling neighbours that get in each other's
-    way (isotonic regression, pool adjacent violators).
+    What is to stand in line moves as one. Ties pull like springs, a little at a time, and what gets
+    too close pushes each other away.
     """
-    offsets, offset = [], 0.0
-    for index, node in enumerate(layer):
-        if index:
-            offset += _distance(layer[index - 1], node)
-        offsets.append(offset)
-    pools: list[tuple[float, float, int]] = []  # mean, weight, how many
-    for node, shift in zip(layer, offsets, strict=True):
-        mean, weight = _pull(node, sides)
-        pool = (mean - shift, weight, 1)
-        while pools and pools[-1][0] >= pool[0]:
-            mean, weight, count = pools.pop()
-            both = weight + pool[1]
-            pool = ((mean * weight + pool[0] * pool[1]) / both, both, count + pool[2])
-        pools.append(pool)
-    settled = [mean for mean, _, count in pools for _ in range(count)]
-    for node, shift, mean in zip(layer, offsets, settled, strict=True):
-        node.at = mean + shift
+    lines = _lines(layers)
+    line_of = {id(node): index for index, line in enumerate(lines) for node in line}
+    apart = _distances(layers, line_of)
+    ties = [_ties(line, line_of) for line in lines]
+    at = _spread([0.0] * len(lines), apart)
+    for left_over in range(_ROUNDS, 0, -1):
+        strength = left_over / _ROUNDS / 2  # weaker and weaker, so that all find room in the end
+        for index, tied in enumerate(ties):
+            if tied:
+                total = sum(weight for _, weight in tied)
+                middle = sum(at[other] * weight for other, weight in tied) / total
+                at[index] += (middle - at[index]) * strength
+        _push(at, apart)
+        _push(at, dict(reversed(apart.items())))
+    at = _spread(at, apart)
+    least = min((at[line_of[id(n)]] - n.breadth / 2 for row in layers for n in row), default=0.0)
+    for line, place in zip(lines, at, strict=True):
+        for node in line:
+            node.at = place - least
 
 
-def _distance(node: _Node, following: _Node) -> float:
-    gap = _GAP_BETWEEN_LINES if node.line or following.line else _GAP_BETWEEN_BOXES
-    return (node.breadth + following.breadth) / 2 + gap
+def _lines(layers: Sequence[Sequence[_Node]]) -> list[list[_Node]]:
+    """Return the nodes in groups that stand in line: those of a long line, those in single file."""
+    lines: dict[int, list[_Node]] = {}
+    for layer, following in zip(layers, [*layers[1:], ()], strict=True):
+        places = {id(node): place for place, node in enumerate(following)}
+        pairs = [
+            (place, places[id(other)], node, other)
+            for place, node in enumerate(layer)
+            for other in node.behind
+            if (node.line and other.line) or len(node.behind) == 1 == len(other.before)
+        ]
+        taken: list[tuple[int, int]] = []
+        for node in layer:
+            lines.setdefault(id(node), [node])
+        # Two that cross cannot both be straight: long lines come first.
+        for place, behind, node, other in sorted(pairs, key=lambda pair: not pair[3].line):
+            if all((place < p) == (behind < q) for p, q in taken):
+                taken.append((place, behind))
+                lines[id(node)].append(other)
+                lines[id(other)] = lines[id(node)]
+    return list({id(line): line for line in lines.values()}.values())
 
 
-def _pull(node: _Node, sides: tuple[int, int]) -> tuple[float, float]:
-    """Return where its neighbours want a node, and how much: long lines are to be straight.
+def _distances(
+    layers: Sequence[Sequence[_Node]], line_of: Mapping[int, int]
+) -> dict[tuple[int, int], float]:
+    """Return how far apart lines must be that stand side by side somewhere: left, right."""
+    apart: dict[tuple[int, int], float] = defaultdict(float)
+    for layer in layers:
+        for node, following in pairwise(layer):
+            gap = _GAP_BETWEEN_LINES if node.line or following.line else _GAP_BETWEEN_BOXES
+            pair = line_of[id(node)], line_of[id(following)]
+            apart[pair] = max(apart[pair], (node.breadth + following.breadth) / 2 + gap)
+    return apart
 
-    Args:
-        node: The node.
-        sides: How much those before it count, and those behind it.
-    """
-    pulls = [
-        (other.at, count * _WEIGHTS[node.line + other.line])
-        for count, near in zip(sides, (node.before, node.behind), strict=True)
-        for other in near
-        if count
+
+def _ties(line: Sequence[_Node], line_of: Mapping[int, int]) -> list[tuple[int, float]]:
+    """Return to which other lines a line is tied, and how much; long ones matter less."""
+    own = line_of[id(line[0])]
+    return [
+        (line_of[id(other)], 0.4 if node.line or other.line else 1.0)
+        for node in line
+        for other in (*node.before, *node.behind)
+        if line_of[id(other)] != own
     ]
-    total = sum(weight for _, weight in pulls)
-    if not pulls:
-        return node.at, 0.1
-    return sum(at * weight for at, weight in pulls) / total, total
+
+
+def _push(at: list[float], apart: Mapping[tuple[int, int], float]) -> None:
+    """Move apart what is too close, both as far."""
+    for (left, right), distance in apart.items():
+        missing = at[left] + distance - at[right]
+        if missing > 0:
+            at[left] -= missing / 2
+            at[right] += missing / 2
+
+
+def _spread(at: Sequence[float], apart: Mapping[tuple[int, int], float]) -> list[float]:
+    """Return places moved to the right until all are as far apart as they must be."""
+    moved = list(at)
+    too_close = True
+    while too_close:
+        too_close = False
+        for (left, right), distance in apart.items():
+            if moved[right] < moved[left] + distance - _EXACT:
+                moved[right] = moved[left] + distance
+                too_close = True
+    return moved
 
 
 def _depths(layers: Sequence[Sequence[_Node]]) -> tuple[list[float], list[float]]:

@@ -16,6 +16,7 @@ class Picture:
         title: What it shows, as one line; it stands in the drawing for those who cannot see it.
 
     Example:
+        >>> from llama_index_hitl.drawing import draw_changes
         >>> picture = draw_changes("Tea is hot.", "Tea is warm.")
         >>> picture
         Picture('What has changed: 1 line')

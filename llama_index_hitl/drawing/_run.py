@@ -34,6 +34,7 @@ _RUN_AT = 108.0
 _LANE = 18.0  # between two lanes
 _LANES_SHOWN = 12
 _LINE = 16.0
+_MOMENTS_SHOWN = 200
 _GAP = timedelta(minutes=1)  # waiting from which on it is told
 _LANE_COLOURS = ("#54aeff", "#c297ff", "#ff80c8", "#3fb3ba", "#fb8f44", "#bda07a")
 
@@ -47,14 +48,12 @@ class _Row:
         height: How high it is.
         moment: What happened; None: time went by.
         notes: What stands under it, or what is said of the time.
-        is_open: The lanes of requests that are open while time goes by.
     """
 
     y: float
     height: float
     moment: Moment | None
     notes: tuple[str, ...]
-    is_open: frozenset[int] = frozenset()
 
 
 async def draw_run(runner: Runner, run_id: str) -> Picture:
@@ -62,7 +61,8 @@ async def draw_run(runner: Runner, run_id: str) -> Picture:
 
     Each request has a line beside the run's, from when it was asked until it was closed: those that
     are open at the same time stand side by side. Between two moments stands how long it took; times
-    are in UTC. A run that waits ends with what it waits for.
+    are in UTC. A run that waits ends with what it waits for. Of a very long run the beginning is
+    left out.
 
     Args:
         runner: A runner with the store that the run waits in; it needs no workflows.
@@ -120,10 +120,13 @@ def _took(story: Story) -> str:
 
 def _rows(story: Story, room: float) -> Iterator[_Row]:
     y, before = _HEAD + 16, None
-    for moment in story.moments:
+    left_out = len(story.moments) - _MOMENTS_SHOWN
+    if left_out > 0:
+        yield _Row(y, 26, None, (f"… {left_out:,} earlier moments are not shown",))
+        y += 26
+    for moment in story.moments[-_MOMENTS_SHOWN:]:
         if said := _time_between(before, moment):
-            open_then = before.is_open if before else frozenset[int]()
-            yield _Row(y, 26, None, (said,), open_then)
+            yield _Row(y, 26, None, (said,))
             y += 26
         notes = tuple(wrapped(moment.quote, room, 12))
         height = 26 + _LINE * len(notes)
@@ -170,14 +173,11 @@ def _draw_lines(canvas: Canvas, story: Story, rows: Sequence[_Row]) -> None:
             since[moment.lane] = y
             canvas.path(_branch(_x(RUN), y - 12, x, y), stroke=_colour(moment.lane), width=2)
         if moment.closes:
-            top = since.pop(moment.lane)
+            top = since.pop(moment.lane, dots[0].y - 4)
             canvas.path(f"M{n(x)} {n(top)}V{n(y)}", stroke=_colour(moment.lane), width=2)
             canvas.path(_branch(x, y, _x(RUN), y + 12), stroke=_colour(moment.lane), width=2)
     for lane, top in since.items():
-        canvas.path(
-            f"M{n(_x(lane))} {n(top)}V{n(last)}", stroke=_colour(lane), width=2,
-            dashed=False,
-        )  # fmt: skip
+        canvas.path(f"M{n(_x(lane))} {n(top)}V{n(last)}", stroke=_colour(lane), width=2)
 
 
 def _branch(x: float, y: float, to_x: float, to_y: float) -> str:
@@ -203,20 +203,26 @@ def _draw_moment(
         _x(moment.lane), row.y - 4, 5, fill=PAPER if moment.opens else colour, stroke=colour
     )
     canvas.text(
-        words, row.y, cut(moment.words, room, bold=True), bold=True,
-        colour=colour if moment.tone in ("good", "bad", "warn") else INK, whole=moment.words,
-    )  # fmt: skip
-    for index, note in enumerate(row.notes):
-        canvas.text(
-            words, row.y + _LINE * (index + 1), note, size=12, colour=MUTED, whole=moment.quote
-        )
+        words,
+        row.y,
+        cut(moment.words, room, bold=True),
+        bold=True,
+        colour=colour if moment.tone in ("good", "bad", "warn") else INK,
+        whole=moment.words,
+    )
+    whole = moment.quote if row.notes and row.notes[-1].endswith("…") else None
+    for index, note in enumerate(row.notes, 1):
+        canvas.text(words, row.y + _LINE * index, note, size=12, colour=MUTED, whole=whole)
 
 
 def _draw_waiting(canvas: Canvas, story: Story, y: float, words: float, room: float) -> float:
     """Say what a run waits for; return where the picture ends."""
-    for lane, title in story.waits_for.items():
+    for lane, title in list(story.waits_for.items())[:_LANES_SHOWN]:
         canvas.circle(_x(lane), y - 4, 5, fill=PAPER, stroke=_colour(lane))
         said = f"waits for an answer: {title}"
         canvas.text(words, y, cut(said, room, 12), size=12, colour=MUTED, whole=said)
+        y += 22
+    if (more := len(story.waits_for) - _LANES_SHOWN) > 0:
+        canvas.text(words, y, f"… and for {more:,} more", size=12, colour=MUTED)
         y += 22
     return y

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
 
@@ -66,6 +66,9 @@ _CLOSING = {
     AuditKind.SUPERSEDED,
     AuditKind.WITHDRAWN,
 }
+_BY_PROCESSES = {AuditKind.EFFECT_DONE, AuditKind.EFFECT_IN_DOUBT}
+"""Whose actor is a process on some machine, which is another one each time."""
+
 _ENDING = {AuditKind.FAILED, AuditKind.CANCELLED, AuditKind.FINISHED}
 
 
@@ -81,7 +84,6 @@ class Moment:
         lane: Whose line it stands on: 0 is the run's, requests have those from 1 on.
         opens: Whether the line begins here.
         closes: Whether it ends here.
-        is_open: The lanes of requests that are open after it.
     """
 
     at: datetime
@@ -91,7 +93,6 @@ class Moment:
     lane: int
     opens: bool
     closes: bool
-    is_open: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ def story_of(rows: Sequence[AuditRow]) -> Story:
     moments: list[Moment] = []
     lanes: dict[str, int] = {}  # of the requests that are open
     titles: dict[str, str] = {}
+    which: dict[int, str] = {}  # of which request a moment is
     is_over = False
     for entry in (row.entry for row in rows):
         told = _told(entry)
@@ -132,19 +134,22 @@ def story_of(rows: Sequence[AuditRow]) -> Story:
             lanes[key] = min(set(range(1, len(lanes) + 2)) - set(lanes.values()))
             titles.setdefault(key, _title(entry))
         lane = lanes.get(key, RUN)
+        words, quote, tone = told
+        if lane != RUN and not opens:
+            which[len(moments)] = titles[key]
         closes = lane != RUN and _closes(entry)
         if closes:
             del lanes[key]
-        words, quote, tone = told
-        moments.append(
-            Moment(entry.at, words, quote, tone, lane, opens, closes, frozenset(lanes.values()))
-        )
+        moments.append(Moment(entry.at, words, quote, tone, lane, opens, closes))
+    together = max((moment.lane for moment in moments), default=0)
+    if together > 1:
+        for index, title in which.items():
+            moments[index] = replace(moments[index], words=f"{moments[index].words}: {title}")
+    waits_for = {} if is_over else {lane: titles[key] for key, lane in lanes.items()}
     return Story(
         moments=tuple(moments),
-        lanes=max((m.lane for m in moments), default=0),
-        waits_for={}
-        if is_over
-        else {lanes[key]: titles[key] for key in sorted(lanes, key=lanes.__getitem__)},
+        lanes=together,
+        waits_for=dict(sorted(waits_for.items())),
         is_over=is_over,
     )
 
@@ -166,6 +171,8 @@ def _told(entry: AuditEntry) -> tuple[str, str, str] | None:
         return words, _happened(entry), tone
     if entry.kind in _OF_RUNS:
         words, tone = _OF_RUNS[entry.kind]
+        if entry.kind in _BY_PROCESSES:
+            return words, "" if entry.reason == "done" else _reason(entry), tone
         by = f" by {entry.actor}" if _is_person(entry.actor) else ""
         return f"{words}{by}", _reason(entry), tone
     return None
@@ -195,7 +202,7 @@ def _decided(entry: AuditEntry) -> tuple[str, str, str]:
     if who.startswith(RULE_PREFIX):
         return f"A rule {verb}", entry.reason or who.removeprefix(RULE_PREFIX), tone
     to = decision.get("to") or ()
-    names = [to] if isinstance(to, str) else cast("list[str]", list(to))
+    names = [to] if isinstance(to, str) else cast("list[str]", to)
     if names:
         verb += f" to {', '.join(name.removeprefix(ROLE_PREFIX) for name in names)}"
     role = f" ({entry.role})" if entry.role else ""

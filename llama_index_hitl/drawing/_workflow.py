@@ -67,7 +67,7 @@ class _Node:
     @property
     def room(self) -> float:
         """How much of the width the words take."""
-        bold = self.kind in ("step", "gate")
+        bold = self.kind in ("step", "gate", "person")
         label = width_of(self.label, self._size, bold=bold)
         return min(_WIDEST, max([label, *(width_of(note, 11) for note in self.notes)]))
 
@@ -295,9 +295,13 @@ def _draw_node(canvas: Canvas, node: _Node, x: float, y: float) -> None:
     if node.kind == "step":
         canvas.rect(left, top, box.width, box.height, fill=PAPER, stroke=MUTED, radius=6)
         canvas.text(
-            x, y + 4.5, cut(node.label, _WIDEST, bold=True), anchor="middle", bold=True,
+            x,
+            y + 4.5,
+            cut(node.label, _WIDEST, bold=True),
+            anchor="middle",
+            bold=True,
             whole=node.label,
-        )  # fmt: skip
+        )
     elif node.kind in ("gate", "person"):
         _draw_people(canvas, node, left, top)
     else:
@@ -307,9 +311,15 @@ def _draw_node(canvas: Canvas, node: _Node, x: float, y: float) -> None:
             "ending": (PAPER, FAINT),
         }.get(node.kind, (TINT, EDGE))
         canvas.rect(
-            left, top, box.width, box.height, fill=fill, stroke=stroke, radius=12,
+            left,
+            top,
+            box.width,
+            box.height,
+            fill=fill,
+            stroke=stroke,
+            radius=12,
             dashed=node.kind == "ending",
-        )  # fmt: skip
+        )
         colour = MUTED if node.kind in ("event", "ending") else INK
         for index, line in enumerate((node.label, *node.notes)):
             said = cut(line, _WIDEST, 12)

@@ -11,13 +11,17 @@ const arrange = (id) => {
   pane.hidden = id === null;
   for (const card of cards()) card.hidden = card.dataset.ask === id;
 };
+const answered = () => {
+  pane.hidden = true; // its card stays away: the page is about to be drawn anew
+  document.querySelector("#main").focus({ preventScroll: true });
+};
 const closed = (id) => {
   arrange(null);
   const card = cards().find(({ dataset }) => dataset.ask === id);
   (card?.querySelector("a") ?? document.querySelector("#main")).focus({ preventScroll: true });
 };
 
-const opened = new Opened({ onChange() {}, onOpen() {}, onAnswered: closed });
+const opened = new Opened({ onChange() {}, onOpen() {}, onAnswered: answered });
 
 document.addEventListener("click", async (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;

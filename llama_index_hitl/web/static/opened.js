@@ -113,8 +113,9 @@ export class Opened {
       return;
     }
     const focused = this.#holder.contains(document.activeElement) ? document.activeElement.id : null;
-    const answer = await part(this.address(this.id)).catch(() => null);
-    if (!answer?.ok || this.#holder.querySelector(".decide")) return;
+    const id = this.id;
+    const answer = await part(this.address(id)).catch(() => null);
+    if (!answer?.ok || this.id !== id || this.#holder.querySelector(".decide")) return;
     const scrolled = this.#pane.scrollTop;
     this.#show(answer.html);
     this.#pane.scrollTop = scrolled;
@@ -204,7 +205,9 @@ export class Opened {
   }
 
   async #openForm(button) {
+    const id = this.id;
     const answer = await part(button.dataset.url).catch(() => null);
+    if (this.id !== id) return; // something else was opened meanwhile
     if (answer?.status !== 200) {
       toast(answer ? "This can no longer be decided." : "This cannot be read just now: no connection.");
       if (answer) this.changed(null);
@@ -218,6 +221,7 @@ export class Opened {
 
   #placeForm(html) {
     const holder = this.#holder.querySelector("[data-decide-form]");
+    if (!holder) return; // nothing can be decided any more, and the page says so by now
     holder.replaceChildren(elements(html));
     tell(holder);
     this.#mode(localStorageMode());
@@ -236,6 +240,7 @@ export class Opened {
     const body = new URLSearchParams(new FormData(form, event.submitter));
     const buttons = [...form.querySelectorAll("button:not([hidden])")];
     for (const button of buttons) button.disabled = true;
+    const id = this.id;
     let answer;
     try {
       answer = await part(form.action, { method: "POST", body });
@@ -244,7 +249,12 @@ export class Opened {
       for (const button of buttons) button.disabled = false;
       return;
     }
-    this.#took(form, answer);
+    if (this.id === id) return this.#took(form, answer);
+    // Something else was opened meanwhile, and stays so.
+    this.#onChange();
+    if (!form.matches(".decide")) return;
+    const taken = answer.ok && elements(answer.html).querySelector("article.request");
+    toast(taken ? "Your answer is on record." : "Your last answer was not taken.", { href: this.address(id) });
   }
 
   #took(form, answer) {
