@@ -12,6 +12,9 @@ from llama_index_hitl.clock import Clock, utc_now
 
 require("fastapi", extra="web", purpose="the web inbox")
 
+# Forms load this with the first of them: here, for where a library that it uses for formats is
+# installed, that takes seconds, in which a server at work would do nothing else.
+import jsonschema  # noqa: E402, F401
 from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
 from llama_index_hitl.progress import keep_progress  # noqa: E402
