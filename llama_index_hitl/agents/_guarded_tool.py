@@ -82,6 +82,8 @@ class GuardedTool(FunctionTool):
         >>> guarded = require_approval(transfer)
         >>> isinstance(guarded, GuardedTool), guarded.metadata.name
         (True, 'transfer')
+        >>> Respond(response=ToolResponse(result="Sent yesterday.")).response  # in its place
+        {'result': 'Sent yesterday.'}
         >>> guarded(recipient="Alice", amount=500)
         Traceback (most recent call last):
             ...

@@ -61,7 +61,8 @@ class ActionReport(Value):
 
     Example:
         >>> report = ActionReport(number=1, summary="pay 40", proposed=None, action={"amount": 40})
-        >>> report.updated(status=ActionStatus.DONE).status.value
+        >>> state = PlanState(actions=(report.updated(status=ActionStatus.DONE),))
+        >>> state.actions[0].status.value
         'done'
     """
 

@@ -36,8 +36,10 @@ class ClaimDecision(BaseModel):
     """What the model proposes to do with a claim."""
 
     decision: Literal["approve", "deny", "needs_review"]
+    """What to do with the claim."""
     reason: str = Field(description="Short explanation for the decision")
     risk_level: Literal["low", "medium", "high"]
+    """How much can go wrong if that is done."""
 
 
 class ClaimStart(StartEvent):

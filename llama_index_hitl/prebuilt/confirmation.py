@@ -24,7 +24,9 @@ class Detail(BaseModel):
     """One value that matters."""
 
     name: str
+    """What it is, such as `amount`."""
     value: str
+    """The value, as text."""
 
 
 class Understanding(BaseModel):

@@ -50,14 +50,18 @@ class Finding(BaseModel):
     """What came of a task."""
 
     owner: str
+    """Name of the worker who did it."""
     task: str
+    """What was to be done."""
     finding: str = Field(json_schema_extra={"format": "markdown"})
+    """What came of it, in Markdown."""
 
 
 class Findings(BaseModel):
     """What came of all tasks of a plan, in order."""
 
     findings: tuple[Finding, ...]
+    """One for each task."""
 
 
 class OrchestrationStart(StartEvent):
