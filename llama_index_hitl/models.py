@@ -525,6 +525,9 @@ class Answer(Value):
             at: When, time zone included.
             role: In which role, where it matters.
             channel: Where it was said.
+
+        Returns:
+            The answer.
         """
         return cls(
             request_id=request.request_id,
@@ -545,7 +548,11 @@ class Answer(Value):
         return self.decision.comment
 
     def same_as(self, other: Answer) -> bool:
-        """Tell whether both say the same: same request, same person, same decision."""
+        """Tell whether both say the same: same request, same person, same decision.
+
+        Args:
+            other: The other answer.
+        """
         return (
             self.request_id == other.request_id
             and self.by.id == other.by.id

@@ -65,6 +65,8 @@ def keep_progress(runner: Runner) -> None:
     It is stored as it is said, so that others see it while the run is at work. Where it cannot be
     stored, the run goes on without. Doing this twice for a runner changes nothing.
 
+    What is stored survives the end of the process.
+
     Args:
         runner: The runner.
 

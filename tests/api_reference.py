@@ -98,10 +98,29 @@ def public() -> list[Public]:
     found: dict[int, Public] = {}
     for module in modules():
         for name, value in names_in(module).items():
-            ours = getattr(value, "__module__", "").startswith("llama_index_hitl")
-            if ours and (isinstance(value, type) or inspect.isfunction(value)):
+            if _is_ours(value) and (isinstance(value, type) or inspect.isfunction(value)):
                 found.setdefault(id(value), Public(module, name, value))
     return list(found.values())
+
+
+def _is_ours(value: Any) -> bool:
+    return str(getattr(value, "__module__", "")).startswith("llama_index_hitl")
+
+
+def methods() -> Iterator[Public]:
+    """Yield the public methods of public classes, but for steps and what upstream has defined."""
+    for name in public():
+        bases = name.value.__mro__[1:] if isinstance(name.value, type) else ()
+        upstream = [base for base in bases if not _is_ours(base)]
+        for method, found in vars(name.value).items() if bases else ():
+            function = getattr(found, "__func__", found)
+            is_step = method.endswith("_gate") or "_step_config" in getattr(
+                function, "__dict__", ()
+            )
+            if method.startswith("_") or not inspect.isfunction(function) or is_step:
+                continue
+            if _is_ours(function) and not any(hasattr(base, method) for base in upstream):
+                yield Public(name.module, f"{name.name}.{method}", function)
 
 
 # --------------------------------------------------------------------------- what has to be said

@@ -104,6 +104,10 @@ class GuardedTool(FunctionTool):
     def call(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: whoever waits for a person must not hold up a thread.
 
+        Args:
+            *args: Not looked at.
+            **kwargs: Not looked at.
+
         Raises:
             ToolError: Always.
         """

@@ -79,6 +79,9 @@ class ConsoleReviewer:
         Args:
             request: What to ask.
 
+        Returns:
+            Their answer.
+
         Raises:
             Unanswered: The person left, or input ended; the request stays open.
             NotAllowed: This person may not answer it, and was not asked.
@@ -101,6 +104,9 @@ async def review_in_console(
 
     Shows what the run streams, asks every request in order, and plain `InputRequiredEvent`s too,
     and sends the answers. Reads the handler's stream, which can be read once.
+
+    The run lives in this process: a crash loses it. One that must outlive it belongs to a `Runner`,
+    and the command `hitl` asks a person at a terminal about that.
 
     Args:
         handler: The run, as `workflow.run()` returns it.

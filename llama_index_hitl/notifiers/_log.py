@@ -45,7 +45,11 @@ class LogNotifier:
         self._level = level
 
     async def notify(self, notice: Notice) -> None:
-        """Write the line."""
+        """Write the line.
+
+        Args:
+            notice: What happened.
+        """
         self._logger.log(
             self._level,
             "hitl.%s notice_id=%s run_id=%s request_id=%s at=%s",

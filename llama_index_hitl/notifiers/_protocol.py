@@ -40,6 +40,9 @@ class Notifier(Protocol):
     async def notify(self, notice: Notice) -> None:
         """Tell it.
 
+        Args:
+            notice: What happened.
+
         Raises:
             NoticeRefused: It is not wanted, and shall not be told again.
             NotifyFailed: It could not be told now; `retry_after` says how long to wait, if known.

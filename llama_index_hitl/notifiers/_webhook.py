@@ -99,6 +99,9 @@ class WebhookNotifier:
     async def notify(self, notice: Notice) -> None:
         """Send it.
 
+        Args:
+            notice: What happened.
+
         Raises:
             NoticeRefused: The receiver answered 410, Gone.
             NotifyFailed: It answered anything else than 2xx, too late, or not at all.

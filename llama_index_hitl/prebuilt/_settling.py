@@ -78,7 +78,11 @@ class ActionReport(Value):
     result: AnyJson = None
 
     def updated(self, **changes: Any) -> ActionReport:
-        """Return the report with some values changed."""
+        """Return the report with some values changed.
+
+        Args:
+            **changes: The values, by name.
+        """
         return self.model_copy(update=changes)
 
     def __str__(self) -> str:

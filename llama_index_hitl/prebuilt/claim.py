@@ -149,7 +149,11 @@ class ClaimReview(ReviewWorkflow):
             self.policy = policy
 
     async def gather(self, claim: str) -> tuple[Evidence, ...]:
-        """Return evidence for a claim, from the retriever and the query engine if there are any."""
+        """Return evidence for a claim, from the retriever and the query engine if there are any.
+
+        Args:
+            claim: What happened, in words.
+        """
         found: list[Evidence] = []
         if self._query_engine is not None:
             response = await self._query_engine.aquery(claim)
@@ -161,6 +165,10 @@ class ClaimReview(ReviewWorkflow):
 
     async def decide(self, claim: str, evidence: tuple[Evidence, ...]) -> ClaimDecision:
         """Return what the model proposes.
+
+        Args:
+            claim: What happened, in words.
+            evidence: What `gather` has found.
 
         Raises:
             ModelOutputError: It does not give a valid decision.

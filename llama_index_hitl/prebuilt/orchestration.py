@@ -255,7 +255,13 @@ class Orchestration(ReviewWorkflow):
         return await self.complete(prompt)
 
     async def report(self, goal: str, findings: Findings, effect_key: str) -> str:
-        """Return the report on accepted findings."""
+        """Return the report on accepted findings.
+
+        Args:
+            goal: What was to be reached.
+            findings: What came of the tasks.
+            effect_key: The same in every retry: whoever files it can tell that it is done.
+        """
         prompt = self.filled(self.report_prompt, goal=goal, findings=_listed(findings.findings))
         return await self.complete(prompt)
 

@@ -175,6 +175,9 @@ class FaultyStore:
     async def commit(self, commit: Commit) -> None:
         """Store a change, or fail.
 
+        Args:
+            commit: The change.
+
         Raises:
             Fault: This is the point.
         """

@@ -81,6 +81,10 @@ def create_app(
     It can be served by itself, or mounted under any path of another application; there it starts
     what it needs with the first request.
 
+    If its process dies, requests, answers, claims and links are in the store, and any process that
+    `works` goes on with the runs. Lost are the counts of failed sign-ins, and sessions where no
+    `secrets` are given.
+
     Args:
         runner: Starts runs, takes answers, reads the store; it stays yours to close. What its runs
             say on their streams is kept from now on, see `keep_progress`.
