@@ -180,7 +180,7 @@ class Submitter:
         try:
             answer = Answer(
                 request_id=request.request_id,
-                digest=submission.digest or request.digest,
+                digest=request.digest if submission.digest is None else submission.digest,
                 decision=submission.decision,
                 by=by,
                 role=submission.role,

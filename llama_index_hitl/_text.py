@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
@@ -31,6 +32,14 @@ def without_example(docstring: str) -> str:
     return docstring.partition("\n\nExample:\n")[0]
 
 
+def origin_of(error: Exception) -> str:
+    """Return the type of an error and where it came from, for a log.
+
+    What it says is left out: it may quote what is confidential.
+    """
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
+
+
 def visible(text: str) -> str:
     """Return a text in which nothing acts on a screen and nothing is hidden.
 
@@ -38,6 +47,12 @@ def visible(text: str) -> str:
     and tabs stay.
     """
     return _INVISIBLE.sub(_sign, text.replace("\r\n", "\n"))
+
+
+def visible_line(text: str, limit: int | None = None) -> str:
+    """Return a text as one visible line, shortened if it is longer than `limit`."""
+    line = " ".join(visible(text).split())
+    return line if limit is None or len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def _sign(found: re.Match[str]) -> str:

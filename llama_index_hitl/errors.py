@@ -672,8 +672,8 @@ class RunFailed(HitlError):
 
     def __init__(self, run_id: str, *, error_type: str, error_message: str) -> None:
         super().__init__(
-            f"Run {run_id} failed: {error_type}: {error_message}. No answer is lost. When the "
-            "cause is mended, Runner.retry() goes on from the last snapshot."
+            f"Run {run_id} failed: {error_type}: {error_message.rstrip('.')}. No answer is lost. "
+            "When the cause is mended, Runner.retry() goes on from the last snapshot."
         )
         self.run_id = run_id
         self.error_type = error_type

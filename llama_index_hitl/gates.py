@@ -122,7 +122,8 @@ class Review:
             None: always.
         priority: How urgent it is.
         tags: Words to find it by.
-        clock: Where the time comes from; by default the workflow's attribute `clock`, or UTC now.
+        clock: Where the time comes from; by default the workflow's attribute `clock`, or else the
+            runner's clock, or UTC now.
         approved: Event for an approval; `Approved` or a subclass.
         revise: Event for a draft that was sent back; None: it cannot be.
         rejected: Event for a rejection; None: ends the run.

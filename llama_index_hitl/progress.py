@@ -7,7 +7,8 @@
 
 Each event that a step writes to its stream (`ctx.write_event_to_stream`) becomes a `Progress`. What
 upstream and this package write there is not progress, nor are pieces of text that a model sends one
-by one. A step that is run again, such as after a crash, says again what it says.
+by one. The runner's `redact` is asked what may be kept. A step that is run again, such as after a
+crash, says again what it says.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from llama_index_hitl.events import (
 )
 from llama_index_hitl.models import JsonObject
 from llama_index_hitl.runner import Runner
-from llama_index_hitl.stores.protocol import Commit, Progress
+from llama_index_hitl.stores.protocol import PROGRESS, Commit, Progress
 
 __all__ = ["keep_progress", "progress_of"]
 
@@ -141,6 +142,8 @@ class _Keeper:
         data = progress_of(event)
         if data is None:
             return
+        if self.runner.redact is not None:
+            data = self.runner.redact(PROGRESS, data)
         said = Progress(run_id=run_id, at=self.runner.clock(), data=data)
         try:
             # It tells of the run and decides nothing in it: no reason to wait for the disk.
@@ -149,6 +152,6 @@ class _Keeper:
             _LOGGER.warning(
                 "What run %s has said (%s) was not stored: %s",
                 run_id,
-                data["type"],
+                type(event).__name__,
                 type(error).__name__,
             )

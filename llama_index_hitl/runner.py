@@ -38,6 +38,7 @@ from llama_index_hitl._entries import Redact
 from llama_index_hitl._grant_desk import GrantDesk
 from llama_index_hitl._outbox import Outbox, persistently
 from llama_index_hitl._submit import Receipt, Submission, Submitter
+from llama_index_hitl._text import origin_of
 from llama_index_hitl._watches import Watch, Watches
 from llama_index_hitl.audit import AuditKind, AuditRow
 from llama_index_hitl.authorizers import Action, Authorizer, TrustingAuthorizer
@@ -171,7 +172,8 @@ class Runner:
         notifiers: Are told what happens, after it is stored, at least once. None: nobody ever is.
             A process that only answers while another one tells people gives an empty list, so that
             what is to be told is kept.
-        redact: Takes what an audit row or a notice would say, and returns what may be kept of it.
+        redact: Takes what an audit row, a notice or a run's progress would say, and returns what
+            may be kept of it.
         migrations: What makes runs that were paused by older code fit.
         types: Classes of values in runs that the workflows' own code does not name.
         clock: Where the time comes from.
@@ -183,6 +185,7 @@ class Runner:
     Attributes:
         store: Where runs wait.
         clock: Where the time comes from.
+        redact: What may be kept of what is said; None: everything.
         spot_checks: What rules approved and picked to be looked at by people later.
         grants: The standing approvals: list, give and revoke them here.
 
@@ -226,6 +229,7 @@ class Runner:
         self._authorizer = authorizer or TrustingAuthorizer()
         self._notifiers = tuple(notifiers or ())
         self.clock = clock
+        self.redact = redact
         self._workflows = dict(workflows or {})
         self._watches = Watches(watch)
         self._outbox = Outbox(store, keeps=notifiers is not None, redact=redact)
@@ -930,9 +934,11 @@ class Runner:
                     run, was_advanced = await self._go_on(run_id)
                 except HitlError as error:
                     _LOGGER.info("Run %s was left as it is: %s", run_id, error)
-                except Exception:
+                except Exception as error:  # noqa: BLE001
                     # One run that cannot be advanced must not keep the others from it.
-                    _LOGGER.exception("Run %s could not be advanced", run_id)
+                    _LOGGER.error(  # noqa: TRY400 - the traceback would say too much
+                        "Run %s could not be advanced: %s", run_id, origin_of(error)
+                    )
                 else:
                     if was_advanced:
                         advanced[run_id] = run

@@ -25,11 +25,13 @@ from typing import Any, TextIO
 
 from workflows.handler import WorkflowHandler
 
+from llama_index_hitl._attendance import Attendance
 from llama_index_hitl.clock import Clock, utc_now
 from llama_index_hitl.console._desk import Desk, EditorFunction
 from llama_index_hitl.console._editor import EditorFailed, edit_text
 from llama_index_hitl.console._interview import review
 from llama_index_hitl.console._session import Session
+from llama_index_hitl.errors import Unanswered
 from llama_index_hitl.models import Answer, Reviewer, ReviewRequest
 
 __all__ = ["ConsoleReviewer", "EditorFailed", "edit_text", "review_in_console"]
@@ -140,9 +142,14 @@ async def review_in_console(
         'rejected'
     """
     desk = Desk(reviewer, stdin, stdout, clock, editor)
-    at_work = (handler, asyncio.current_task())
+    attendance = Attendance(handler)
+    at_work = (attendance, asyncio.current_task())
     _AT_WORK.add(at_work)
     try:
-        return await Session(handler, desk, wait_for_others=wait_for_others).run()
+        return await Session(attendance, desk, wait_for_others=wait_for_others).run()
+    except Unanswered:
+        await handler.cancel_run()
+        raise
     finally:
+        await attendance.close()
         _AT_WORK.discard(at_work)

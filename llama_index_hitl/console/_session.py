@@ -2,153 +2,77 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
-from contextlib import aclosing, suppress
 from typing import Any
 
-from workflows.events import (
-    Event,
-    HumanResponseEvent,
-    InputRequiredEvent,
-    InternalDispatchEvent,
-    StopEvent,
-    WorkflowIdleEvent,
-)
-from workflows.handler import WorkflowHandler
+from workflows.events import InputRequiredEvent
 
+from llama_index_hitl._attendance import Attendance, question_in
 from llama_index_hitl.console._desk import Desk
 from llama_index_hitl.console._interview import review
 from llama_index_hitl.console._keyboard import Closed, Left
-from llama_index_hitl.console._words import humanized, one_line
-from llama_index_hitl.errors import (
-    InvalidAnswer,
-    NotAllowed,
-    RequestExpired,
-    StaleRequest,
-    Unanswered,
-)
-from llama_index_hitl.events import (
-    ReviewDeadlineEvent,
-    ReviewRefusedEvent,
-    ReviewRequestEvent,
-    ReviewResponseEvent,
-    ReviewUpdatedEvent,
-)
+from llama_index_hitl.console._words import one_line
+from llama_index_hitl.errors import NotAllowed, RequestExpired, Unanswered
+from llama_index_hitl.events import ReviewRefusedEvent, ReviewRequestEvent
 from llama_index_hitl.models import RequestStatus, ReviewRecord
-
-_SETTLE_SECONDS = 0.5
-"""How long at most to wait for the run to rest, so that "1 of 3" is right from the first on."""
-
-_ASK_AGAIN = (InvalidAnswer.code, StaleRequest.code)
 
 
 class Session:
-    """Shows what a run tells, asks what it asks, and sends what the person answers."""
+    """Shows what a run tells, and asks what it asks, one thing after the other."""
 
-    def __init__(self, handler: WorkflowHandler, desk: Desk, *, wait_for_others: bool) -> None:
-        self._handler = handler
+    def __init__(self, attendance: Attendance, desk: Desk, *, wait_for_others: bool) -> None:
+        self._run = attendance
         self._desk = desk
         self._wait_for_others = wait_for_others
         self._queue: deque[InputRequiredEvent] = deque()
-        self._known: dict[str, ReviewRequestEvent] = {}
-        self._records: dict[str, ReviewRecord] = {}
-        self._sent: set[str] = set()  # answered, and the run has not said yet what comes of it
-        self._others: dict[str, tuple[str, str]] = {}  # open, not for this person: title, why
         self._again: set[str] = set()  # to be asked once more, and on the screen already
         self._asking: InputRequiredEvent | None = None
         self._asked = 0  # since the queue was last empty
         self._held: list[Callable[[], None]] = []  # to show once the person has answered
-        self._last_progress = ""
-        self._idle = False
-        self._ended = False
-        self._changed = asyncio.Event()
 
     async def run(self) -> Any:
         """Take the run to its end and return its result.
 
         Raises:
-            Unanswered: The person left, or the run waits for nobody but others; it was cancelled.
+            Unanswered: The person left, or the run waits for nobody but others.
         """
-        listening = asyncio.create_task(self._listen())
+        self._run.attend(self, self._desk.person)
         try:
             while (event := await self._next()) is not None:
                 await self._ask(event)
-        except Unanswered:
-            await self._handler.cancel_run()
-            raise
         finally:
-            listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await listening
-        return await self._handler
+            self._run.leave()
+        await self._run.close()
+        return await self._run.handler
 
     # ------------------------------------------------------------- what the run tells
 
-    async def _listen(self) -> None:
-        try:
-            async with aclosing(self._handler.stream_events(expose_internal=True)) as events:
-                async for event in events:
-                    self._hear(event)
-                    self._changed.set()
-        finally:
-            self._ended = True
-            self._changed.set()
-            self._desk.keyboard.stop(Closed("the run has ended"))
+    def asked(self, event: InputRequiredEvent) -> None:
+        """Something is asked."""
+        self._queue.append(event)
 
-    def _hear(self, event: Event) -> None:
-        self._idle = isinstance(event, WorkflowIdleEvent)
-        match event:
-            case ReviewRequestEvent():
-                if event.request_id not in self._known:
-                    self._known[event.request_id] = event
-                    self._queue.append(event)
-            case InputRequiredEvent():
-                self._queue.append(event)
-            case ReviewUpdatedEvent():
-                self._updated(event.record)
-            case ReviewRefusedEvent():
-                self._refused(event)
-            case InternalDispatchEvent() | StopEvent() | HumanResponseEvent():
-                pass
-            case _:
-                self._progress(event)
-
-    def _updated(self, record: ReviewRecord) -> None:
-        request_id = record.request.request_id
-        self._records[request_id] = record
-        self._sent.discard(request_id)
-        self._others.pop(request_id, None)
+    def updated(self, record: ReviewRecord) -> None:
+        """A request has moved."""
         if record.status is not RequestStatus.OPEN:
-            self._stop_asking(request_id, record.outcome.reason)
-        elif self._has_answered(record):
-            self._others[request_id] = (record.request.title, "it needs the answers of others")
+            self._stop_asking(record.request_id, record.outcome.reason)
         self._tell(lambda: self._desk.view.update(record))
 
-    def _refused(self, event: ReviewRefusedEvent) -> None:
+    def refused(self, event: ReviewRefusedEvent, *, again: bool) -> None:
+        """An answer was not taken."""
         self._tell(lambda: self._desk.view.refusal(event))
-        request_id = event.request_id
-        if request_id not in self._sent or request_id is None:
-            return  # somebody else's answer, by another way
-        self._sent.discard(request_id)
-        if self._is_closed(request_id):
-            return
-        if event.code in _ASK_AGAIN:
-            self._again.add(request_id)
+        if again and event.request_id is not None:
+            self._again.add(event.request_id)
             self._asked -= 1
-            self._queue.appendleft(self._known[request_id])
-        else:
-            self._others[request_id] = (self._known[request_id].request.title, event.reason)
+            self._queue.appendleft(self._run.known[event.request_id])
 
-    def _progress(self, event: Event) -> None:
-        text = getattr(event, "message", None) or getattr(event, "msg", None)
-        line = humanized(type(event).__name__)
-        if isinstance(text, str):
-            line = f"{line}: {one_line(text, 300)}"
-        if line != self._last_progress:  # a stream of tokens is one line, not hundreds
-            self._last_progress = line
-            self._tell(lambda: self._desk.view.note(line))
+    def progressed(self, line: str) -> None:
+        """A step has said something."""
+        self._tell(lambda: self._desk.view.note(line))
+
+    def ended(self) -> None:
+        """The run has ended."""
+        self._desk.keyboard.stop(Closed("the run has ended"))
 
     def _tell(self, show: Callable[[], None]) -> None:
         """Show something now, or after the person has answered: nobody likes to be talked over."""
@@ -170,34 +94,26 @@ class Session:
         Raises:
             Unanswered: Nothing is left that this person could answer, and nobody else is there.
         """
-        await self._until(lambda: bool(self._queue) or self._ended or self._is_stuck())
-        if self._ended:
+        await self._run.until(lambda: bool(self._queue) or self._run.over or self._is_stuck())
+        if self._run.over:
             self._note_unasked()
             return None
         if not self._queue:
-            request_id, (title, reason) = next(iter(self._others.items()))
+            request_id, (title, reason) = next(iter(self._run.others.items()))
             title = one_line(title)
             self._desk.view.problem(f"The run waits for others: {title!r} stays open, {reason}.")
             raise Unanswered(request_id, reason)
         if self._asked == 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_SETTLE_SECONDS):
-                    await self._until(lambda: self._idle or self._ended)
+            await self._run.settled()  # so that "1 of 3" is right from the first on
         return self._queue.popleft()
 
     def _is_stuck(self) -> bool:
-        waits = self._idle and bool(self._others) and not self._sent
-        return waits and not self._wait_for_others
+        return self._run.is_stuck() and not self._wait_for_others
 
     def _note_unasked(self) -> None:
         for event in self._queue:
             if isinstance(event, ReviewRequestEvent):
                 self._desk.view.note(f"Not asked any more: {event.request.title}")
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._changed.clear()
-            await self._changed.wait()
 
     # ------------------------------------------------------------- asking
 
@@ -218,13 +134,13 @@ class Session:
             held, self._held = self._held, []
             for show in held:
                 show()
-        await self._until(lambda: not self._sent or self._idle or self._ended)
+        await self._run.until(lambda: not self._run.sent or self._run.idle or self._run.over)
         if not self._queue:
             self._asked = 0
 
     async def _ask_review(self, event: ReviewRequestEvent, place: str) -> None:
-        request_id, record = event.request_id, self._records.get(event.request_id)
-        if record is not None and self._is_closed(request_id):
+        request_id, record = event.request_id, self._run.records.get(event.request_id)
+        if record is not None and self._run.is_closed(request_id):
             self._desk.view.note(f"Skipped: {event.request.title} — {record.outcome.reason}")
             return
         policy = None if record is None else record.policy
@@ -234,22 +150,17 @@ class Session:
                 self._desk, event.request, place=place, policy=policy, again=again
             )
         except NotAllowed as error:
-            self._others[request_id] = (event.request.title, error.reason)
+            self._run.others[request_id] = (event.request.title, error.reason)
         except RequestExpired:
-            self._send_deadline(request_id)
+            self._run.say_deadline(request_id, self._desk.clock())
         else:
-            self._send(ReviewResponseEvent(answer=answer), request_id)
+            self._run.person = self._desk.person
+            self._run.answer(answer)
 
     async def _ask_plain(self, event: InputRequiredEvent, place: str) -> None:
         """Ask for a workflow that knows nothing of reviews: a text for a text."""
         desk = self._desk
-        fields = {name: getattr(event, name) for name in type(event).model_fields}
-        fields.update(event.items())
-        prefix = fields.pop("prefix", None)
-        if not isinstance(prefix, str) or not prefix.strip():
-            shown = (f"{name}: {value}" for name, value in fields.items())
-            prefix = "\n".join((humanized(type(event).__name__), *shown))
-        desk.view.plain(place, prefix)
+        desk.view.plain(place, question_in(event))
         with desk.keyboard.attention():
             try:
                 desk.keyboard.forget_typed_ahead()
@@ -259,24 +170,4 @@ class Session:
                 name = type(event).__name__
                 desk.view.problem("Left unanswered: the question stays open.")
                 raise Unanswered(name, left.reason) from None
-        # What else the question carries is what its waiter may require of the answer.
-        self._send(HumanResponseEvent(**{**fields, "response": text}))
-
-    def _send(self, event: HumanResponseEvent, request_id: str | None = None) -> None:
-        self._idle = False
-        if request_id is not None:
-            self._sent.add(request_id)
-        self._handler.ctx.send_event(event)
-
-    def _send_deadline(self, request_id: str) -> None:
-        """Say that time is up: at a console nobody else keeps the time."""
-        at = self._desk.clock()
-        self._send(ReviewDeadlineEvent(request_id=request_id, at=at), request_id)
-
-    def _is_closed(self, request_id: str) -> bool:
-        record = self._records.get(request_id)
-        return record is not None and record.status is not RequestStatus.OPEN
-
-    def _has_answered(self, record: ReviewRecord) -> bool:
-        person = self._desk.person
-        return person is not None and any(a.by.id == person.id for a in record.answers)
+        self._run.respond(event, text)

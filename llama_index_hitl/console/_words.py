@@ -9,7 +9,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from llama_index_hitl._text import visible
+from llama_index_hitl._text import visible_line
 from llama_index_hitl.forms import FormField, grant_fields_of
 from llama_index_hitl.models import DecisionKind, Escalate, Reject, ReviewPolicy, ReviewRequest
 from llama_index_hitl.policies import approvals_needed
@@ -17,20 +17,9 @@ from llama_index_hitl.policies import approvals_needed
 ALWAYS = "always"
 """What is typed to approve, and to let calls like this happen without asking."""
 
+one_line = visible_line
+
 _DEEPEST = 8  # levels of a nested value that are laid out; what is below stays JSON
-
-
-def one_line(text: str, limit: int | None = None) -> str:
-    """Return a text as one visible line, shortened if it is longer than `limit`."""
-    line = " ".join(visible(text).split())
-    return line if limit is None or len(line) <= limit else f"{line[: limit - 1]}…"
-
-
-def humanized(name: str) -> str:
-    """Return the name of an event class as words."""
-    stem = name.removesuffix("Event") or name
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", stem)
-    return words.lower().capitalize()
 
 
 def is_numbered(field: FormField) -> bool:

@@ -12,7 +12,7 @@ from workflows import Context, Workflow
 from workflows.events import Event, StopEvent
 
 from llama_index_hitl import _text
-from llama_index_hitl.clock import Clock, utc_now
+from llama_index_hitl.clock import Clock
 from llama_index_hitl.errors import GateError, HitlError
 from llama_index_hitl.events import ReviewOutcomeEvent
 from llama_index_hitl.models import Answer, RequestStatus, entries_of
@@ -175,7 +175,7 @@ class ReviewWorkflow(Workflow):
         llm: Any LlamaIndex LLM; OpenAI's by default, which reads `OPENAI_API_KEY`.
         reviewers: Whom the gates ask: ids and `role:...` entries; empty: anyone.
         max_revisions: How often a draft may be sent back; None: what the class says.
-        clock: Where the time comes from.
+        clock: Where the time comes from; None: from the `Runner` that drives it, or else UTC now.
         streaming: Take texts from the model piece by piece, and say on the stream how they grow.
         timeout: Seconds after which a run is killed, waiting included; None, as it should be with
             people, means never.
@@ -204,7 +204,7 @@ class ReviewWorkflow(Workflow):
         llm: LLM | None = None,
         reviewers: Iterable[str] | str = (),
         max_revisions: int | None = None,
-        clock: Clock = utc_now,
+        clock: Clock | None = None,
         streaming: bool = False,
         timeout: float | None = None,
         **options: Any,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from llama_index_hitl.audit import AuditEntry, AuditRow
 from llama_index_hitl.grants import Grant
@@ -332,7 +332,7 @@ class Progress:
     data: JsonObject
 
 
-PROGRESS = "progress"
+PROGRESS: Final = "progress"
 """The kind of a feed's event that is no row of the audit trail."""
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from llama_index_hitl._html.reviews import as_meant
 from llama_index_hitl.errors import (
     AnswerRefused,
     Forbidden,
@@ -23,7 +24,7 @@ from llama_index_hitl.stores.protocol import StoredRequest
 from llama_index_hitl.web import _answering
 from llama_index_hitl.web._pages import page
 from llama_index_hitl.web._pages._detail import decide_form, detail_page
-from llama_index_hitl.web._pages.requests import as_meant, typed_in
+from llama_index_hitl.web._pages.requests import typed_in
 from llama_index_hitl.web._site import Site, site_of
 from llama_index_hitl.web.links import AnswerLinks, Link
 

@@ -16,7 +16,9 @@ from llama_index_hitl.errors import TooMany
 from llama_index_hitl.models import Reviewer
 
 _REMEMBERED = 10_000  # addresses and tokens; behind that the one that failed longest ago is dropped
-_NOTICEABLE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# A string that never ends goes to the end: to look for its end again behind each quote in it would
+# take time that grows with the square of the body.
+_NOTICEABLE = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)

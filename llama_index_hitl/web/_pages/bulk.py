@@ -10,12 +10,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from llama_index_hitl._html.markup import gist
+from llama_index_hitl._html.reviews import FieldView
 from llama_index_hitl.errors import AnswerRefused, UnknownRequest
 from llama_index_hitl.models import DecisionKind, Reviewer
 from llama_index_hitl.stores.protocol import StoredRequest
 from llama_index_hitl.web._answering import answer, seen
 from llama_index_hitl.web._pages import page
-from llama_index_hitl.web._pages._detail import FieldView, detail_page
+from llama_index_hitl.web._pages._detail import detail_page
 from llama_index_hitl.web._pages.requests import FRAGMENT
 from llama_index_hitl.web._site import Site, site_of
 from llama_index_hitl.web._views import RequestSummary, summary_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from llama_index_hitl._html.reviews import SHORT, as_meant
 from llama_index_hitl.errors import (
     AlreadyAnswered,
     AlreadyClaimed,
@@ -22,20 +22,19 @@ from llama_index_hitl.errors import (
     StaleRequest,
     UnknownRequest,
 )
-from llama_index_hitl.forms import decisions_of, fields_of
+from llama_index_hitl.forms import decisions_of
 from llama_index_hitl.models import DecisionKind, Reviewer, ReviewRequest, digest_of
 from llama_index_hitl.stores.protocol import StoredRequest
 from llama_index_hitl.web._answering import answer, edited, seen
 from llama_index_hitl.web._pages import page, redirect
 from llama_index_hitl.web._pages._detail import (
     KEYS,
-    SHORT,
+    LESSER,
     DecideForm,
     Message,
     decide_form,
     detail_page,
 )
-from llama_index_hitl.web._pages._filters import typed
 from llama_index_hitl.web._pages.inbox import with_inbox
 from llama_index_hitl.web._site import site_of
 from llama_index_hitl.web._views import summary_of
@@ -186,6 +185,7 @@ async def _values(
         "form": form,
         "message": message,
         "keys": KEYS,
+        "lesser": LESSER,
         "short": SHORT,
         "row_id": shown.request_id,
         "digest": shown.record.request.digest,
@@ -216,25 +216,6 @@ async def typed_in(request: Request) -> dict[str, str]:
     if len(typed) != len(pairs):
         raise HTTPException(422, "Something is in this form twice, or is a file. Load it again.")
     return typed
-
-
-def as_meant(asked: ReviewRequest, kind: DecisionKind, fields: Mapping[str, str]) -> dict[str, str]:
-    """Leave out what a person has left as it was: an empty optional input, an unchanged value.
-
-    A form cannot carry every value there and back unchanged, such as one with other line ends.
-    """
-    known = {field.name: field for field in fields_of(asked, kind)}
-    sent: dict[str, str] = {}
-    for name, value in fields.items():
-        field = known.get(name)
-        if field is not None:
-            before = typed(field.value).replace("\r\n", "\n").replace("\r", "\n")
-            if kind is DecisionKind.EDIT and field.value is not None and value == before:
-                continue
-            if not value.strip() and not field.required and field.value is None:
-                continue
-        sent[name] = value
-    return sent
 
 
 def _kind_of(asked: ReviewRequest, word: str) -> DecisionKind | None:

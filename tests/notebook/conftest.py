@@ -1,0 +1,39 @@
+"""One kernel for all the notebooks of a worker of pytest; each test has a page of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import nbformat
+import pytest_asyncio
+from page import Client, Page
+
+HERE = Path(__file__).parent
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def client() -> AsyncIterator[Client]:
+    """A kernel in which the flows of the tests are imported."""
+    made = Client(nbformat.v4.new_notebook(), kernel_name="python3", resources={})
+    async with made.async_setup_kernel():
+        await Page(made).run(f"import sys\nsys.path.insert(0, {str(HERE)!r})").ends()
+        await Page(made).run(PRELUDE).ends()
+        yield made
+
+
+PRELUDE = """
+import asyncio
+from datetime import UTC, datetime, timedelta
+from llama_index_hitl import *
+from llama_index_hitl.notebook import review_in_notebook
+from notebook_flows import *
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(client: Client) -> Page:
+    """An empty notebook."""
+    client.nb = nbformat.v4.new_notebook()
+    client.widget_state.clear()
+    return Page(client)
