@@ -36,6 +36,7 @@ from llama_index_hitl.stores.protocol import Commit, Effect, Store
 T = TypeVar("T")
 
 OnDoubt: TypeAlias = Literal["fail", "repeat", "skip", "ask"]
+"""What to do about an effect that was begun and never finished; see `once`."""
 
 
 class EffectLedger:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Widget: TypeAlias = Literal[
     "text", "textarea", "markdown", "code", "integer", "number", "boolean", "choice", "json"
 ]
+"""How to ask for the value of a field."""
 
 _DECISIONS: TypeAdapter[Any] = TypeAdapter(Decision)
 _MESSAGE_LIMIT = 300  # characters of a message shown to people: an instance may be huge

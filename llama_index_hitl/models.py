@@ -46,11 +46,15 @@ ROLE_PREFIX = "role:"
 Identifier: TypeAlias = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)
 ]
+"""An id or a name: 1 to 200 characters, without spaces around them."""
 Line: TypeAlias = Annotated[str, StringConstraints(max_length=1_000)]
+"""A title or the like, of at most 1,000 characters."""
 Text: TypeAlias = Annotated[str, StringConstraints(max_length=1_000_000)]
+"""A text of at most a million characters."""
 NonBlank: TypeAlias = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000_000)
 ]
+"""A text that says something, of at most a million characters."""
 
 
 def _survives_json(value: JsonValue, info: ValidationInfo) -> JsonValue:
@@ -61,9 +65,13 @@ def _survives_json(value: JsonValue, info: ValidationInfo) -> JsonValue:
 
 
 AnyJson: TypeAlias = Annotated[JsonValue, AfterValidator(_survives_json)]
+"""Any value that JSON can hold; NaN and infinite numbers are none."""
 JsonObject: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_survives_json)]
+"""An object of JSON, as a mapping."""
 Priority: TypeAlias = Literal["low", "normal", "high", "urgent"]
+"""How urgent a request is."""
 FiniteDecimal: TypeAlias = Annotated[Decimal, Field(allow_inf_nan=False)]
+"""A number that is exact, and a number."""
 
 
 def _as_json(value: Any) -> Any:
@@ -348,6 +356,7 @@ Decision: TypeAlias = Annotated[
     Approve | Reject | Revise | Edit | Respond | Escalate | Delegate | Abstain,
     Field(discriminator="kind"),
 ]
+"""What a person decides; as JSON, `kind` says which it is."""
 
 
 class Expire(Value):

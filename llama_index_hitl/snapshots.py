@@ -97,10 +97,12 @@ from llama_index_hitl.models import (
 )
 
 FORMAT: Literal["llama-index-hitl/paused-run"] = "llama-index-hitl/paused-run"
+"""What a paused run says that it is."""
 FORMAT_VERSION = 1
 """Version of the format. Every version that was ever released can be read for ever."""
 
 AskedBy = Literal["gate", "ask", "child", "wait_for_event", "input_required"]
+"""How a question was asked; see `OpenRequest`."""
 
 
 class OpenRequest(Value):

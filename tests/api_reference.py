@@ -10,7 +10,7 @@ from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_origin
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel
 
@@ -105,6 +105,22 @@ def public() -> list[Public]:
 
 def _is_ours(value: Any) -> bool:
     return str(getattr(value, "__module__", "")).startswith("llama_index_hitl")
+
+
+def constants_without_a_word() -> list[str]:
+    """Return the public constants and aliases of types that have no docstring below them."""
+    said = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node, after in pairwise(_tree(str(path)).body):
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                said |= {target.id for target in _targets(node)}
+    return [
+        f"{module}.{name}"
+        for module in modules()
+        for name, value in names_in(module).items()
+        if not isinstance(value, TypeVar) and not inspect.isfunction(value)
+        if not (isinstance(value, type) and _is_ours(value)) and name not in said
+    ]
 
 
 def methods() -> Iterator[Public]:

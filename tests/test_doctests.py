@@ -17,6 +17,7 @@ from api_reference import (
     NOT_HERE,
     PACKAGE,
     Public,
+    constants_without_a_word,
     explained_below,
     methods,
     modules,
@@ -172,6 +173,10 @@ def test_every_parameter_field_and_attribute_is_explained() -> None:
         if missing:
             wanting[name.path] = missing
     assert wanting == {}
+
+
+def test_every_constant_says_what_it_is() -> None:
+    assert constants_without_a_word() == []
 
 
 def test_every_function_says_what_it_returns() -> None:
