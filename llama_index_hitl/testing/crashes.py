@@ -109,6 +109,9 @@ class CrashLab:
             at: Where: a point, or a place that code names with `reach`; None: at every commit.
             skip: How many times it goes well there first.
 
+        Returns:
+            How it went.
+
         Raises:
             RuntimeError: It failed in another way; its output is in the message.
         """

@@ -90,6 +90,10 @@ def create_app(
             async with reviews.router.lifespan_context(reviews):
                 yield
 
+    If its process dies, requests, answers, claims and links are in the store, and any process that
+    `works` goes on with the runs. Lost are the counts of failed sign-ins, and sessions where no
+    `secrets` are given.
+
     Args:
         runner: Starts runs, takes answers, reads the store; it stays yours to close. What its runs
             say on their streams is kept from now on, see `keep_progress`.

@@ -134,6 +134,9 @@ class AnswerLinks:
     def read(self, token: str) -> Link | None:
         """Return what a link says; None: it is none, or was signed with a secret unknown here.
 
+        Args:
+            token: The last part of the link.
+
         Raises:
             LinkInvalid: Its time is over.
         """
@@ -156,9 +159,18 @@ class AnswerLinks:
         )
 
     def form_token(self, token: str) -> str:
-        """Return what proves that a form comes from the page of a link."""
+        """Return what proves that a form comes from the page of a link.
+
+        Args:
+            token: The last part of the link.
+        """
         return self._forms.signature(token)
 
     def is_from(self, token: str, form_token: str) -> bool:
-        """Tell whether a form comes from the page of a link."""
+        """Tell whether a form comes from the page of a link.
+
+        Args:
+            token: The last part of the link.
+            form_token: What the form has sent.
+        """
         return self._forms.fits(token, form_token)
