@@ -79,7 +79,13 @@ def create_app(
     """Return the application: pages, API and streams, without globals.
 
     It can be served by itself, or mounted under any path of another application; there it starts
-    what it needs with the first request.
+    what it needs with the first request. Nobody tells it there that the server stops, and what it
+    has begun ends with the event loop; to end it in good order, hold its lifespan within yours:
+
+        @asynccontextmanager
+        async def lifespan(app):
+            async with reviews.router.lifespan_context(reviews):
+                yield
 
     Args:
         runner: Starts runs, takes answers, reads the store; it stays yours to close. What its runs

@@ -101,15 +101,15 @@ class AnswerLinks:
         record: ReviewRecord,
         person: Reviewer | str,
         *,
-        decision: DecisionKind | None = None,
+        decision: DecisionKind | str | None = None,
     ) -> str:
         """Return a link for one person to one request.
 
         Args:
             record: The request.
             person: For whom; a plain id stands for a person without roles of their own.
-            decision: The decision to suggest, which the request must allow; it still has to be
-                confirmed. None: none.
+            decision: The decision to suggest, such as `approve`, which the request must allow; it
+                still has to be confirmed. None: none.
 
         Raises:
             ValueError: The request does not allow that decision.
@@ -126,7 +126,7 @@ class AnswerLinks:
                 "person": reviewer.id,
                 "roles": list(reviewer.roles),
                 "until": int((self._clock() + self._valid_for).timestamp()),
-                "decision": decision and decision.value,
+                "decision": None if decision is None else DecisionKind(decision).value,
             }
         )
         return f"{self._base}/link/{token}"

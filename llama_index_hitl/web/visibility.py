@@ -52,7 +52,7 @@ class Visibility:
     def sees_request(self, person: Reviewer, stored: StoredRequest) -> bool:
         """Tell whether somebody sees a request: they are asked, have answered, or it is theirs.
 
-        Lists have what this lets them see; whoever started the run that asks sees it there, too.
+        Whoever started the run that asks sees it, too, see `shown`.
         """
         record = stored.record
         asked = {*record.policy.reviewers, *record.request.policy.reviewers}
