@@ -52,9 +52,6 @@ _OF_RUNS: Mapping[AuditKind, tuple[str, str]] = {
     AuditKind.FINISHED: ("Finished", "good"),
 }
 
-_BY_PROCESSES = {AuditKind.EFFECT_DONE, AuditKind.EFFECT_IN_DOUBT}
-"""Whoever did these is a process, whose name tells a reader nothing."""
-
 _BY_TIME = {
     AuditKind.REMINDED,
     AuditKind.WIDENED,
@@ -69,6 +66,9 @@ _CLOSING = {
     AuditKind.SUPERSEDED,
     AuditKind.WITHDRAWN,
 }
+_BY_PROCESSES = {AuditKind.EFFECT_DONE, AuditKind.EFFECT_IN_DOUBT}
+"""Whose actor is a process on some machine, which is another one each time."""
+
 _ENDING = {AuditKind.FAILED, AuditKind.CANCELLED, AuditKind.FINISHED}
 
 
@@ -137,10 +137,9 @@ def story_of(rows: Sequence[AuditRow]) -> Story:
         if closes:
             del lanes[key]
         words, quote, tone = told
-        if entry.kind is AuditKind.EFFECT_DONE:
+        if entry.kind in _BY_PROCESSES:
             about = titles.get(str(entry.details.get("effect")), "")
-            note = "" if entry.reason == "done" else entry.reason
-            quote = ": ".join(part for part in (about, note) if part)
+            quote = ": ".join(part for part in (about, quote) if part)
         moments.append(Moment(entry.at, words, quote, tone, lane, opens, closes))
     return Story(
         moments=tuple(moments),
@@ -169,8 +168,10 @@ def _told(entry: AuditEntry) -> tuple[str, str, str] | None:
         return words, _happened(entry), tone
     if entry.kind in _OF_RUNS:
         words, tone = _OF_RUNS[entry.kind]
-        by_person = _is_person(entry.actor) and entry.kind not in _BY_PROCESSES
-        return f"{words} by {entry.actor}" if by_person else words, _reason(entry), tone
+        if entry.kind in _BY_PROCESSES:
+            return words, "" if entry.reason == "done" else _reason(entry), tone
+        by = f" by {entry.actor}" if _is_person(entry.actor) else ""
+        return f"{words}{by}", _reason(entry), tone
     return None
 
 
