@@ -52,9 +52,6 @@ _OF_RUNS: Mapping[AuditKind, tuple[str, str]] = {
     AuditKind.FINISHED: ("Finished", "good"),
 }
 
-_BY_PROCESSES = {AuditKind.EFFECT_DONE, AuditKind.EFFECT_IN_DOUBT}
-"""Whoever did these is a process, whose name tells a reader nothing."""
-
 _BY_TIME = {
     AuditKind.REMINDED,
     AuditKind.WIDENED,
@@ -145,8 +142,7 @@ def story_of(rows: Sequence[AuditRow]) -> Story:
             del lanes[key]
         if entry.kind is AuditKind.EFFECT_DONE:
             about = titles.get(str(entry.details.get("effect")), "")
-            note = "" if entry.reason == "done" else entry.reason
-            quote = ": ".join(part for part in (about, note) if part)
+            quote = ": ".join(part for part in (about, quote) if part)
         moments.append(Moment(entry.at, words, quote, tone, lane, opens, closes))
     together = max((moment.lane for moment in moments), default=0)
     if together > 1:
