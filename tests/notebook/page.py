@@ -139,9 +139,9 @@ class Cell:
         """Return the id of a widget that can be used."""
         states = self.page.client.widget_state
         for state in self.shown():
-            if state["_model_name"].startswith(kind) and state.get("description") == label:
-                if not state.get("disabled"):
-                    return next(key for key, known in states.items() if known is state)
+            fits = state["_model_name"].startswith(kind) and state.get("description") == label
+            if fits and not state.get("disabled"):
+                return next(key for key, known in states.items() if known is state)
         return None
 
     def labels(self, kind: str) -> list[str]:
