@@ -26,6 +26,7 @@ from pydantic import (
     JsonValue,
     StringConstraints,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -506,6 +507,14 @@ class Answer(Value):
     role: Identifier | None = None
     channel: Identifier = "api"
     at: AwareDatetime
+
+    @field_validator("decision", mode="before")
+    @classmethod
+    def _is_no_word(cls, decision: object) -> object:
+        if isinstance(decision, str):
+            problem = f"a decision is an object such as Approve(), not {decision!r}"
+            raise ValueError(problem)  # noqa: TRY004 - pydantic collects no TypeError
+        return decision
 
     @model_validator(mode="after")
     def _role_is_held(self) -> Self:

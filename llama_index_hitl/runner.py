@@ -182,6 +182,9 @@ class Runner:
         watch: Is shown each event on the stream of a run while it is advanced here, with the run's
             id; `add_watch` adds others.
 
+    Raises:
+        TypeError: The store is a URL, or a workflow is a class.
+
     Attributes:
         store: Where runs wait.
         clock: Where the time comes from.
@@ -231,6 +234,7 @@ class Runner:
         self.clock = clock
         self.redact = redact
         self._workflows = dict(workflows or {})
+        _refuse_confused(store, self._workflows)
         self._watches = Watches(watch)
         self._outbox = Outbox(store, keeps=notifiers is not None, redact=redact)
         self._submitter = Submitter(store, self._outbox)
@@ -1021,6 +1025,17 @@ class Runner:
     ) -> Reviewer:
         person = Reviewer(id=by) if isinstance(by, str) else by
         return await self._authorizer.authorize(person, action, run_id=run_id, request=request)
+
+
+def _refuse_confused(store: object, workflows: Mapping[str, object]) -> None:
+    """Refuse a URL for a store, and the class of a workflow: they would fail far from here."""
+    if isinstance(store, str):
+        raise TypeError(f"A Runner needs a store, such as SqlStore({store!r}), not its URL.")
+    for name, workflow in workflows.items():
+        if not isinstance(workflow, Workflow):
+            raise TypeError(
+                f"A Runner needs workflows, such as MyFlow(timeout=None); {name!r} is {workflow!r}."
+            )
 
 
 def _can_answer(record: ReviewRecord, person: Reviewer) -> bool:

@@ -49,8 +49,8 @@ class ModelOutputError(HitlError, ValueError):
 
     def __init__(self, wanted: str, attempts: int, found: str) -> None:
         super().__init__(
-            f"The model did not give {wanted} in {attempts} attempts; the last time: {found}. "
-            "Try another model, or a clearer prompt."
+            f"The model did not give {wanted} in {attempts} attempts; the last time: "
+            f"{found.rstrip('.')}. Try another model, or a clearer prompt."
         )
         self.attempts = attempts
 
