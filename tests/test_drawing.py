@@ -341,7 +341,7 @@ async def test_requests_that_are_open_together_stand_side_by_side():
                 ctx.send_event(Payment(amount=amount))
             return None
 
-        payment = Review(Payment, rejected=Rejected)
+        payment = Review(Payment, title=lambda _, ev: f"Pay {ev.amount}?", rejected=Rejected)
 
         @step
         async def pay(self, ctx: Context, ev: Approved | Rejected) -> StopEvent | None:
@@ -350,11 +350,12 @@ async def test_requests_that_are_open_together_stand_side_by_side():
 
     runner = Runner(MemoryStore(), {"pay": Payments(timeout=None)}, clock=ManualClock())
     await runner.start("pay", run_id="pay-1")
-    records = list(await runner.pending())
+    records = sorted(await runner.pending(), key=lambda asked: asked.request.title)
     await runner.answer(records[1].request_id, Approve(), by="erin")
     await runner.advance("pay-1")
 
     picture = await draw_run(runner, "pay-1")
+    assert f"erin approved: {records[1].request.title}" in texts(picture)
     dots = [(c.attrib["cx"], c.attrib["fill"]) for c in parsed(picture).iter(f"{SVG}circle")]
     asked, answered, waiting = dots[1:4], dots[4], dots[5:]
     lanes = [x for x, _ in asked]

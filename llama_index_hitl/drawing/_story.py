@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
 
@@ -121,6 +121,7 @@ def story_of(rows: Sequence[AuditRow]) -> Story:
     moments: list[Moment] = []
     lanes: dict[str, int] = {}  # of the requests that are open
     titles: dict[str, str] = {}
+    which: dict[int, str] = {}  # of which request a moment is
     is_over = False
     for entry in (row.entry for row in rows):
         told = _told(entry)
@@ -133,20 +134,26 @@ def story_of(rows: Sequence[AuditRow]) -> Story:
             lanes[key] = min(set(range(1, len(lanes) + 2)) - set(lanes.values()))
             titles.setdefault(key, _title(entry))
         lane = lanes.get(key, RUN)
+        words, quote, tone = told
+        if lane != RUN and not opens:
+            which[len(moments)] = titles[key]
         closes = lane != RUN and _closes(entry)
         if closes:
             del lanes[key]
-        words, quote, tone = told
-        if entry.kind in _BY_PROCESSES:
+        if entry.kind is AuditKind.EFFECT_DONE:
             about = titles.get(str(entry.details.get("effect")), "")
-            quote = ": ".join(part for part in (about, quote) if part)
+            note = "" if entry.reason == "done" else entry.reason
+            quote = ": ".join(part for part in (about, note) if part)
         moments.append(Moment(entry.at, words, quote, tone, lane, opens, closes))
+    together = max((moment.lane for moment in moments), default=0)
+    if together > 1:
+        for index, title in which.items():
+            moments[index] = replace(moments[index], words=f"{moments[index].words}: {title}")
+    waits_for = {} if is_over else {lane: titles[key] for key, lane in lanes.items()}
     return Story(
         moments=tuple(moments),
-        lanes=max((m.lane for m in moments), default=0),
-        waits_for={}
-        if is_over
-        else {lanes[key]: titles[key] for key in sorted(lanes, key=lanes.__getitem__)},
+        lanes=together,
+        waits_for=dict(sorted(waits_for.items())),
         is_over=is_over,
     )
 
