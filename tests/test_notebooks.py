@@ -224,7 +224,8 @@ def test_notebook(path: Path, check: Check) -> None:
 
 def test_nothing_else_lies_among_the_notebooks() -> None:
     assert {path.name for path in NOTEBOOKS.glob("*")} - {path.name for path in PATHS} <= {
-        ".ipynb_checkpoints"
+        ".ipynb_checkpoints",
+        "pictures",  # of the README
     }
 
 
