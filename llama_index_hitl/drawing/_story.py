@@ -142,7 +142,8 @@ def story_of(rows: Sequence[AuditRow]) -> Story:
             del lanes[key]
         if entry.kind is AuditKind.EFFECT_DONE:
             about = titles.get(str(entry.details.get("effect")), "")
-            quote = ": ".join(part for part in (about, quote) if part)
+            note = "" if entry.reason == "done" else entry.reason
+            quote = ": ".join(part for part in (about, note) if part)
         moments.append(Moment(entry.at, words, quote, tone, lane, opens, closes))
     together = max((moment.lane for moment in moments), default=0)
     if together > 1:
