@@ -141,7 +141,7 @@ class Due:
         >>> from llama_index_hitl.testing import ManualClock
         >>> async def main():
         ...     clock = ManualClock()
-        ...     pay = ApproveAction(deadline=timedelta(days=2), clock=clock)
+        ...     pay = ApproveAction(deadline=timedelta(days=2))
         ...     runner = Runner(MemoryStore(), {"pay": pay}, clock=clock)
         ...     await runner.start("pay", action="Refund 40")
         ...     clock.advance(days=14)
