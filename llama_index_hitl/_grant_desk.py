@@ -21,6 +21,8 @@ from llama_index_hitl.stores.protocol import Commit, GrantQuery, Page, Store, St
 class GrantDesk:
     """The standing approvals in a store. `Runner.grants` is one.
 
+    What a method did is stored when it returns.
+
     Args:
         store: Where they are.
         outbox: Through which changes of them are stored.
@@ -93,13 +95,20 @@ class GrantDesk:
     async def get(self, grant_id: str) -> Grant:
         """Return a standing approval, whether or not it covers anything.
 
+        Args:
+            grant_id: The id.
+
         Raises:
             UnknownGrant: There is none with that id.
         """
         return (await self._stored(grant_id)).grant
 
     def state_of(self, grant: Grant) -> GrantState:
-        """Return how a standing approval stands now."""
+        """Return how a standing approval stands now.
+
+        Args:
+            grant: The standing approval.
+        """
         return state_of(grant, self._clock())
 
     async def give(
@@ -167,6 +176,11 @@ class GrantDesk:
 
         What it has covered stays as it is. Revoking it again changes nothing, the first time
         counts.
+
+        Args:
+            grant_id: The id.
+            by: Who revokes it.
+            reason: Why, for people.
 
         Returns:
             It, revoked.

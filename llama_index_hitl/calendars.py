@@ -116,6 +116,10 @@ class WorkingHours(Value):
     def between(self, start: datetime, end: datetime) -> timedelta:
         """Return how much working time there is from one instant to another; none if it is past.
 
+        Args:
+            start: The one instant, time zone included.
+            end: The other.
+
         Raises:
             ValueError: One of them has no time zone.
 

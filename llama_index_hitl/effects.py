@@ -36,6 +36,7 @@ from llama_index_hitl.stores.protocol import Commit, Effect, Store
 T = TypeVar("T")
 
 OnDoubt: TypeAlias = Literal["fail", "repeat", "skip", "ask"]
+"""What to do about an effect that was begun and never finished; see `once`."""
 
 
 class EffectLedger:
@@ -77,7 +78,11 @@ class EffectLedger:
             _LEDGER.reset(token)
 
     def written_with(self, serializer: JsonSerializer) -> EffectLedger:
-        """Return the same ledger, with results written and read by another serializer."""
+        """Return the same ledger, with results written and read by another serializer.
+
+        Args:
+            serializer: The serializer.
+        """
         same = copy(self)
         same._serializer = serializer  # noqa: SLF001 - one of its own class
         return same
@@ -93,7 +98,20 @@ class EffectLedger:
         not_done: tuple[type[BaseException], ...],
         note: Callable[[Any], str],
     ) -> Any:
-        """Do an effect that is not done; see the function `once`."""
+        """Do an effect that is not done; see the function `once`.
+
+        Args:
+            key: As for the function.
+            effect: As for the function.
+            on_doubt: As for the function.
+            ctx: As for the function.
+            question: As for the function.
+            not_done: As for the function.
+            note: As for the function.
+
+        Returns:
+            What it gave, now or the first time.
+        """
         if key in self._under_way:
             return await asyncio.shield(self._under_way[key])
         # Put there before anything is awaited: another step may come while the store is asked.

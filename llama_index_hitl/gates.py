@@ -277,16 +277,28 @@ class Review:
         return tuple(kind for kind, yes in offered.items() if yes)
 
     def response_model(self, workflow: Workflow, event: Event) -> type[BaseModel] | None:
-        """Return the model of the answer to one event under review; None: there is none."""
+        """Return the model of the answer to one event under review; None: there is none.
+
+        Args:
+            workflow: The instance that asks.
+            event: The event under review.
+        """
         option = self.response
         return option if option is None or isinstance(option, type) else option(workflow, event)
 
     def siblings(self, workflow: Workflow) -> dict[str, Review]:
-        """Return all gates of a workflow, this one included, by name."""
+        """Return all gates of a workflow, this one included, by name.
+
+        Args:
+            workflow: The instance that asks.
+        """
         return gates_of(workflow)
 
     def replace(self, **changes: Any) -> Review:
         """Return a gate like this one with some options changed, to override it in a subclass.
+
+        Args:
+            **changes: The options, as `Review` takes them.
 
         Example:
             >>> from llama_index_hitl.prebuilt import DraftApproval

@@ -26,6 +26,7 @@ from pydantic import (
     JsonValue,
     StringConstraints,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -46,11 +47,15 @@ ROLE_PREFIX = "role:"
 Identifier: TypeAlias = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)
 ]
+"""An id or a name: 1 to 200 characters, without spaces around them."""
 Line: TypeAlias = Annotated[str, StringConstraints(max_length=1_000)]
+"""A title or the like, of at most 1,000 characters."""
 Text: TypeAlias = Annotated[str, StringConstraints(max_length=1_000_000)]
+"""A text of at most a million characters."""
 NonBlank: TypeAlias = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000_000)
 ]
+"""A text that says something, of at most a million characters."""
 
 
 def _survives_json(value: JsonValue, info: ValidationInfo) -> JsonValue:
@@ -61,9 +66,13 @@ def _survives_json(value: JsonValue, info: ValidationInfo) -> JsonValue:
 
 
 AnyJson: TypeAlias = Annotated[JsonValue, AfterValidator(_survives_json)]
+"""Any value that JSON can hold; NaN and infinite numbers are none."""
 JsonObject: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_survives_json)]
+"""An object of JSON, as a mapping."""
 Priority: TypeAlias = Literal["low", "normal", "high", "urgent"]
+"""How urgent a request is."""
 FiniteDecimal: TypeAlias = Annotated[Decimal, Field(allow_inf_nan=False)]
+"""A number that is exact, and a number."""
 
 
 def _as_json(value: Any) -> Any:
@@ -348,6 +357,7 @@ Decision: TypeAlias = Annotated[
     Approve | Reject | Revise | Edit | Respond | Escalate | Delegate | Abstain,
     Field(discriminator="kind"),
 ]
+"""What a person decides; as JSON, `kind` says which it is."""
 
 
 class Expire(Value):
@@ -498,6 +508,14 @@ class Answer(Value):
     channel: Identifier = "api"
     at: AwareDatetime
 
+    @field_validator("decision", mode="before")
+    @classmethod
+    def _is_no_word(cls, decision: object) -> object:
+        if isinstance(decision, str):
+            problem = f"a decision is an object such as Approve(), not {decision!r}"
+            raise ValueError(problem)  # noqa: TRY004 - pydantic collects no TypeError
+        return decision
+
     @model_validator(mode="after")
     def _role_is_held(self) -> Self:
         if self.role is not None and self.role not in self.by.roles:
@@ -525,6 +543,9 @@ class Answer(Value):
             at: When, time zone included.
             role: In which role, where it matters.
             channel: Where it was said.
+
+        Returns:
+            The answer.
         """
         return cls(
             request_id=request.request_id,
@@ -545,7 +566,11 @@ class Answer(Value):
         return self.decision.comment
 
     def same_as(self, other: Answer) -> bool:
-        """Tell whether both say the same: same request, same person, same decision."""
+        """Tell whether both say the same: same request, same person, same decision.
+
+        Args:
+            other: The other answer.
+        """
         return (
             self.request_id == other.request_id
             and self.by.id == other.by.id

@@ -160,6 +160,11 @@ class Runner:
 
     A runner that only lists and takes answers needs no workflows.
 
+    What a method did is stored when it returns, in one transaction, and survives a crash at any
+    instant after that; of what it was at, if it is cut off, all is stored or nothing. A run whose
+    process has died is gone on with by `recover`, in any process, from its last pause and with the
+    same answers.
+
     Args:
         store: Where runs wait.
         workflows: The workflows that this runner can start and advance, by name.
@@ -176,6 +181,9 @@ class Runner:
             is renewed while a run is at work, however long that takes.
         watch: Is shown each event on the stream of a run while it is advanced here, with the run's
             id; `add_watch` adds others.
+
+    Raises:
+        TypeError: The store is a URL, or a workflow is a class.
 
     Attributes:
         store: Where runs wait.
@@ -226,6 +234,7 @@ class Runner:
         self.clock = clock
         self.redact = redact
         self._workflows = dict(workflows or {})
+        _refuse_confused(store, self._workflows)
         self._watches = Watches(watch)
         self._outbox = Outbox(store, keeps=notifiers is not None, redact=redact)
         self._submitter = Submitter(store, self._outbox)
@@ -385,6 +394,13 @@ class Runner:
 
         A run that has nothing to be told, or is over, is returned as it is.
 
+        Every answer is stored before, and all that comes of them at once after: a process that dies
+        here leaves the run as it was at its last pause, and `recover` does the same again, with
+        effects that are not repeated (`llama_index_hitl.effects`).
+
+        Args:
+            run_id: The run.
+
         Returns:
             The run as it is stored then. A step that raises makes it failed, with the error in it;
             its answers are kept.
@@ -447,6 +463,13 @@ class Runner:
     async def retry(self, run_id: str, *, by: Reviewer | str) -> Run:
         """Try a failed run again from its last pause, with the same answers.
 
+        Args:
+            run_id: The run.
+            by: Who wants it tried again.
+
+        Returns:
+            The run as it is stored then: waiting, finished, or failed again.
+
         Raises:
             UnknownRun: There is no such run.
             RunEnded: It has not failed.
@@ -474,6 +497,14 @@ class Runner:
         """End a run for good; its open requests are withdrawn.
 
         A runner that is at work on it meanwhile loses its lease, and what it did is not stored.
+
+        Args:
+            run_id: The run.
+            by: Who ends it.
+            reason: Why, for people.
+
+        Returns:
+            The run, cancelled.
 
         Raises:
             UnknownRun: There is no such run.
@@ -532,6 +563,9 @@ class Runner:
     async def get_run(self, run_id: str) -> Run:
         """Return a run.
 
+        Args:
+            run_id: The run.
+
         Raises:
             UnknownRun: There is no such run.
         """
@@ -571,6 +605,9 @@ class Runner:
     async def result(self, run_id: str) -> Any:
         """Return what a run came to.
 
+        Args:
+            run_id: The run.
+
         Raises:
             UnknownRun: There is no such run.
             UnknownWorkflow: The runner was not given its workflow, whose types the result has.
@@ -597,7 +634,11 @@ class Runner:
                 raise StillWaiting(run_id, status=run.status, open_requests=ids)
 
     async def history(self, run_id: str) -> Sequence[AuditRow]:
-        """Return everything that happened in a run, in order."""
+        """Return everything that happened in a run, in order.
+
+        Args:
+            run_id: The run; of one that there is not, nothing happened.
+        """
         return await self.store.audit(run_id)
 
     # ----------------------------------------------------------------- requests
@@ -660,6 +701,9 @@ class Runner:
     async def get(self, request_id: str) -> ReviewRecord:
         """Return a request, open or closed, with everything that has become of it.
 
+        Args:
+            request_id: The request.
+
         Raises:
             UnknownRequest: There is none with that id.
         """
@@ -707,6 +751,11 @@ class Runner:
 
         Give each its `digest`, so that it counts for what the person saw only.
 
+        Args:
+            submissions: The answers, in order.
+            by: Who decided; the authorizer has the last word about their roles.
+            channel: Where it was said.
+
         Returns:
             For each, in order, its receipt, or the error that says why it was refused.
         """
@@ -744,6 +793,11 @@ class Runner:
     async def withdraw(self, request_id: str, *, by: Reviewer | str, reason: str = "") -> None:
         """Close a request without a decision; the run goes on as after a rejection.
 
+        Args:
+            request_id: The request.
+            by: Who takes it back.
+            reason: Why, for people.
+
         Raises:
             UnknownRequest: There is none with that id.
             InvalidTransition: It is closed.
@@ -767,6 +821,9 @@ class Runner:
             by: Who looks at it. Again by the same person: their claim is renewed.
             lease: How long it counts, from now.
 
+        Returns:
+            The claim, with the instant at which it ends.
+
         Raises:
             UnknownRequest: There is none with that id.
             AlreadyClaimed: Somebody else is looking at it.
@@ -778,6 +835,10 @@ class Runner:
 
     async def release(self, request_id: str, *, by: Reviewer | str) -> None:
         """Say that somebody looks at a request no more; nothing happens if they do not.
+
+        Args:
+            request_id: The request.
+            by: Who looked at it.
 
         Raises:
             UnknownRequest: There is none with that id.
@@ -836,6 +897,9 @@ class Runner:
 
         Args:
             now: The present instant; by default the clock's.
+
+        Returns:
+            What was done.
         """
         now = now or self.clock()
         done: list[Due] = []
@@ -961,6 +1025,17 @@ class Runner:
     ) -> Reviewer:
         person = Reviewer(id=by) if isinstance(by, str) else by
         return await self._authorizer.authorize(person, action, run_id=run_id, request=request)
+
+
+def _refuse_confused(store: object, workflows: Mapping[str, object]) -> None:
+    """Refuse a URL for a store, and the class of a workflow: they would fail far from here."""
+    if isinstance(store, str):
+        raise TypeError(f"A Runner needs a store, such as SqlStore({store!r}), not its URL.")
+    for name, workflow in workflows.items():
+        if not isinstance(workflow, Workflow):
+            raise TypeError(
+                f"A Runner needs workflows, such as MyFlow(timeout=None); {name!r} is {workflow!r}."
+            )
 
 
 def _can_answer(record: ReviewRecord, person: Reviewer) -> bool:

@@ -97,10 +97,12 @@ from llama_index_hitl.models import (
 )
 
 FORMAT: Literal["llama-index-hitl/paused-run"] = "llama-index-hitl/paused-run"
+"""What a paused run says that it is."""
 FORMAT_VERSION = 1
 """Version of the format. Every version that was ever released can be read for ever."""
 
 AskedBy = Literal["gate", "ask", "child", "wait_for_event", "input_required"]
+"""How a question was asked; see `OpenRequest`."""
 
 
 class OpenRequest(Value):
@@ -195,6 +197,9 @@ class PausedRun(Value):
     def request(self, request_id: str) -> OpenRequest:
         """Return one of the open requests.
 
+        Args:
+            request_id: The request.
+
         Raises:
             UnknownRequest: There is none with that id.
         """
@@ -276,6 +281,8 @@ async def pause(
     Waits until nothing in the run can advance, not for the first question: what is still under way
     comes to its end, and is not run again when the run is resumed. The run's stream is left alone,
     so progress can be watched meanwhile; it ends with upstream's `WorkflowCancelledEvent`.
+
+    Nothing is stored for you: until you have kept what is returned, a crash loses the run.
 
     Args:
         handler: The run, on upstream's in-memory runtime.
@@ -438,7 +445,8 @@ class _Lister:
             *(self._of_wait(wait, session) for wait in plain),
             *self._of_events(free, session),
         ]
-        return sorted(found, key=lambda r: (r.request.created_at, r.request_id))
+        # Of one instant by their titles: ids are random, and a rerun should look the same.
+        return sorted(found, key=lambda r: (r.request.created_at, r.request.title, r.request_id))
 
     def _of_gates(self, state: BrokerState) -> Iterable[OpenRequest]:
         steps = {gate.step_name for gate in gates_of(self._workflow).values()}
@@ -624,6 +632,9 @@ def resume(
 
     Each answer reaches the question that it names and nothing else; questions without an answer
     stay open. What stood before a question is not run again. Must be called in an event loop.
+
+    The run lives in this process again: a crash loses what it does from here on, but not `paused`,
+    if you have kept it.
 
     Args:
         workflow: The workflow, a new instance of the same class or of one that fits.

@@ -17,12 +17,14 @@ from llama_index_hitl import (
     Approve,
     Approved,
     Escalate,
+    Question,
     Reject,
     Rejected,
     Review,
     Reviewer,
     Revise,
     Revision,
+    ask,
 )
 from llama_index_hitl.audit import AuditEntry, AuditKind, chained
 from llama_index_hitl.drawing import Picture, draw_changes, draw_run, draw_workflow
@@ -30,6 +32,7 @@ from llama_index_hitl.drawing._changes import ROWS_LIMIT
 from llama_index_hitl.drawing._layout import Box, layout
 from llama_index_hitl.drawing._story import story_of
 from llama_index_hitl.drawing._times import duration, moment
+from llama_index_hitl.effects import once
 from llama_index_hitl.errors import NotAllowed, UnknownRun
 from llama_index_hitl.prebuilt import DocumentApproval, DraftApproval
 from llama_index_hitl.runner import Runner
@@ -44,6 +47,10 @@ HOSTILE = '</text></svg><script>alert("1")</script>&amp;\x00\x1b[2J\u202eevil\ud
 
 class Draft(Event):
     text: str
+
+
+class Sent(Event):
+    pass
 
 
 class LegalApproved(Approved):
@@ -366,7 +373,7 @@ async def test_requests_that_are_open_together_stand_side_by_side():
 
     runner = Runner(MemoryStore(), {"pay": Payments(timeout=None)}, clock=ManualClock())
     await runner.start("pay", run_id="pay-1")
-    records = list(await runner.pending())
+    records = sorted(await runner.pending(), key=lambda asked: asked.request.title)
     await runner.answer(records[1].request_id, Approve(), by="erin")
     await runner.advance("pay-1")
 
@@ -389,6 +396,41 @@ def test_a_run_that_is_over_waits_for_nothing(end):
         rows = (row := chained(rows[0], entry)), [*rows[1], row]
     assert story_of(rows[1][:2]).waits_for == {1: "A request"}
     assert story_of(rows[1]).waits_for == {}
+
+
+class Shipping(Workflow):
+    """Two parcels that are asked about at the same instant; each is sent once."""
+
+    @step
+    async def pack(self, ctx: Context, ev: StartEvent) -> Draft | None:
+        for text in ("to Bob", "to Alice"):
+            ctx.send_event(Draft(text=text))
+
+    @step
+    async def send(self, ctx: Context, ev: Draft) -> Sent:
+        said = await ask(ctx, Question(title=f"Parcel {ev.text}"))
+        await once(said.effect_key, lambda: asyncio.sleep(0))
+        return Sent()
+
+    @step
+    async def end(self, ctx: Context, ev: Sent) -> StopEvent | None:
+        return StopEvent() if ctx.collect_events(ev, [Sent, Sent]) else None
+
+
+async def test_what_was_done_once_says_what_and_not_in_which_process():
+    pictures = set()
+    for _ in range(8):  # ids are random, and the picture is the same
+        runner = Runner(MemoryStore(), {"ship": Shipping(timeout=None)}, clock=ManualClock())
+        await runner.start("ship", run_id="ship-1")
+        for record in sorted(await runner.pending(), key=lambda record: record.request.title):
+            await runner.answer(record.request_id, Approve(), by="erin")
+            await runner.advance("ship-1")
+        picture = await draw_run(runner, "ship-1")
+        pictures.add(picture.svg)
+    told = texts(picture)
+    assert told.count("Done, once") == 2
+    assert told[told.index("Done, once") + 1] == "Parcel to Alice"
+    assert len(pictures) == 1
 
 
 async def test_a_run_that_is_not_there_is_an_error():

@@ -82,6 +82,8 @@ class GuardedTool(FunctionTool):
         >>> guarded = require_approval(transfer)
         >>> isinstance(guarded, GuardedTool), guarded.metadata.name
         (True, 'transfer')
+        >>> Respond(response=ToolResponse(result="Sent yesterday.")).response  # in its place
+        {'result': 'Sent yesterday.'}
         >>> guarded(recipient="Alice", amount=500)
         Traceback (most recent call last):
             ...
@@ -101,6 +103,10 @@ class GuardedTool(FunctionTool):
 
     def call(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: whoever waits for a person must not hold up a thread.
+
+        Args:
+            *args: Not looked at.
+            **kwargs: Not looked at.
 
         Raises:
             ToolError: Always.

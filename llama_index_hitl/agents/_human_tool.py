@@ -74,6 +74,8 @@ def human_tool(
     person may also decline; the agent is told so. What a person says is an answer, never consent:
     no guarded tool takes it for an approval.
 
+    The question and its answer survive a crash where a `Runner` drives the agent's run.
+
     Args:
         name: Name of the tool.
         description: What the model is told about when to ask.

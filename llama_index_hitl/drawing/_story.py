@@ -65,6 +65,9 @@ _CLOSING = {
     AuditKind.SUPERSEDED,
     AuditKind.WITHDRAWN,
 }
+_BY_PROCESSES = {AuditKind.EFFECT_DONE, AuditKind.EFFECT_IN_DOUBT}
+"""Whose actor is a process on some machine, which is another one each time."""
+
 _ENDING = {AuditKind.FAILED, AuditKind.CANCELLED, AuditKind.FINISHED}
 
 
@@ -136,6 +139,10 @@ def story_of(rows: Sequence[AuditRow]) -> Story:
         closes = lane != RUN and _closes(entry)
         if closes:
             del lanes[key]
+        if entry.kind is AuditKind.EFFECT_DONE:
+            about = titles.get(str(entry.details.get("effect")), "")
+            note = "" if entry.reason == "done" else entry.reason
+            quote = ": ".join(part for part in (about, note) if part)
         moments.append(Moment(entry.at, words, quote, tone, lane, opens, closes))
     together = max((moment.lane for moment in moments), default=0)
     if together > 1:
@@ -169,6 +176,8 @@ def _told(entry: AuditEntry) -> tuple[str, str, str] | None:
         return words, _happened(entry), tone
     if entry.kind in _OF_RUNS:
         words, tone = _OF_RUNS[entry.kind]
+        if entry.kind in _BY_PROCESSES:
+            return words, "" if entry.reason == "done" else _reason(entry), tone
         by = f" by {entry.actor}" if _is_person(entry.actor) else ""
         return f"{words}{by}", _reason(entry), tone
     return None

@@ -7,6 +7,10 @@ Extra: `notebook`.
     handler = Publishing(timeout=None).run(topic="AI")
     result = await review_in_notebook(handler, reviewer="erin")
 
+`Inbox` shows what waits for one person in the store of a runner, and stays current:
+
+    Inbox(runner, reviewer="erin")
+
 How a person answers:
 
 - Each request is shown whole, and below it the decisions that it allows. A decision opens its form,
@@ -29,12 +33,12 @@ from typing import Any, TextIO, cast
 from workflows.handler import WorkflowHandler
 
 from llama_index_hitl._attendance import Attendance
-from llama_index_hitl._extras import require
 from llama_index_hitl.clock import Clock, utc_now
 from llama_index_hitl.models import Reviewer
+from llama_index_hitl.notebook._inbox import Inbox, require_extra
 from llama_index_hitl.notebook._kernel import TypedInput, kernel_here
 
-__all__ = ["review_in_notebook"]
+__all__ = ["Inbox", "review_in_notebook"]
 
 _ATTENDED: dict[WorkflowHandler, Attendance] = {}
 """Runs that wait for somebody here, until they end: a stream can be read once, and a waiting run
@@ -79,7 +83,7 @@ async def review_in_notebook(
         MissingExtra: The extra `notebook` is not installed.
         Exception: Whatever the run itself fails with.
     """
-    _require_extra()
+    require_extra()
     attendance = _ATTENDED.setdefault(handler, Attendance(handler))
     attendance.person = Reviewer(id=reviewer) if isinstance(reviewer, str) else reviewer
     try:
@@ -87,11 +91,6 @@ async def review_in_notebook(
     finally:
         if attendance.over:
             _ATTENDED.pop(handler, None)
-
-
-def _require_extra() -> None:
-    for module in ("ipywidgets", "markdown_it", "nh3", "pygments"):
-        require(module, extra="notebook", purpose="reviewing in a notebook")
 
 
 async def _reviewed(

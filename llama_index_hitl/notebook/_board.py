@@ -22,7 +22,7 @@ from llama_index_hitl.models import Reviewer, ReviewRecord
 from llama_index_hitl.notebook._card import framed, question_card, style
 from llama_index_hitl.notebook._controls import name_controls, plain_controls
 from llama_index_hitl.notebook._fields import close_widget
-from llama_index_hitl.notebook._kernel import clicks_heard, is_notebook
+from llama_index_hitl.notebook._kernel import clicks_heard, is_notebook, warm_up
 from llama_index_hitl.notebook._output import Output
 from llama_index_hitl.notebook._sheet import Sheet
 
@@ -65,6 +65,7 @@ class Board:
             Unanswered: Only others could go on. The run waits.
             NoWidgetsError: The front end shows no widgets.
         """
+        warm_up()
         try:
             async with clicks_heard(self._kernel):
                 self._tell(self._last_line)

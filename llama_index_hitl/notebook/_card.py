@@ -54,22 +54,24 @@ def framed(inside: Markup, kind: str = "") -> Markup:
     )
 
 
-def card(record: ReviewRecord, now: datetime, *, note: str = "") -> Markup:
+def card(record: ReviewRecord, now: datetime, *, note: str = "", folded: bool = False) -> Markup:
     """Return a request with what has become of it.
 
     Args:
         record: The request.
         now: The present instant.
         note: What else there is to say, such as that it was left open.
+        folded: Whether to show no more than what became of it, unless its reader unfolds the rest.
     """
     request, layout = record.request, Layout(whole=True)
     about = _about(request, layout, now)
     is_open = record.status is RequestStatus.OPEN
+    unfolded = not folded and not _goes_on(record)
     parts = [
         _head(record, now),
         callout(note, "warn") if note else NOTHING,
         NOTHING if is_open else _outcome(record),
-        about if is_open else _folded("What was asked", about),
+        about if is_open and not folded else _folded("What was asked", about, is_open=unfolded),
         _people(record, layout),
         _folded("Facts", _facts(record)) if is_open else NOTHING,
     ]
@@ -146,7 +148,7 @@ def _badges(record: ReviewRecord, now: datetime) -> Iterator[tuple[str, str]]:
     if deadline is not None and is_open:
         tone = "bad" if deadline <= now else "line"
         yield tone, f"Due {moment(deadline)} · {time_left(deadline, now)}"
-    if request.revision > 1 or request.max_revisions is not None:
+    if request.revision > 1:
         most = "" if request.max_revisions is None else f" of {request.max_revisions + 1}"
         yield "accent", f"Revision {request.revision}{most}"
     if request.level:
@@ -187,8 +189,16 @@ def _block(title: str, inside: Markup) -> Markup:
     )
 
 
-def _folded(title: str, inside: Markup) -> Markup:
-    return Markup('<details class="fold"><summary>{}</summary>{}</details>').format(title, inside)
+def _folded(title: str, inside: Markup, *, is_open: bool = False) -> Markup:
+    return Markup('<details class="fold"{}><summary>{}</summary>{}</details>').format(
+        Markup(" open") if is_open else "", title, inside
+    )
+
+
+def _goes_on(record: ReviewRecord) -> bool:
+    """Tell whether another request follows, which shows what has changed since this one."""
+    followed = (RequestStatus.REVISED, RequestStatus.ESCALATED, RequestStatus.SUPERSEDED)
+    return record.status in followed or record.superseded_by is not None
 
 
 def _subject(request: ReviewRequest, layout: Layout) -> Markup:
@@ -283,7 +293,7 @@ def _vote(view: VoteView) -> Markup:
     role = f" as {view.answer.role}" if view.answer.role else ""
     parts = [_said(words) for words in view.words]
     if view.changes:
-        parts.append(_folded("What was changed", changed(view.changes)))
+        parts.append(_folded("What was changed", changed(view.changes), is_open=True))
     if view.response is not None:
         parts.append(_said(view.response))
     return Markup(

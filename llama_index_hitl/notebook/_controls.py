@@ -160,10 +160,20 @@ class _Form:
         self._role = _role_input(roles_to_choose(request, person))
         self._said = html_widget()
         self._fields = boxed("fields", self._field_boxes())
-        self._actions = boxed("bar", self._first_actions())
+        # Made once: a button that is put in the place of another one takes the click from it.
+        button = controls.button
+        self._open_terms = button(
+            "Let calls like this happen without asking…", "quiet", self._open_grant
+        )
+        self._first = self._first_button()
+        self._not_now = button("Not now", "quiet", controls.not_now)
+        self._send_edit = button(_SENDS[DecisionKind.EDIT], "send-edit", self._submit_edit)
+        self._back = button("Change the edit", "quiet", self._show_fields)
+        self._actions = boxed("bar", [])
         title = Markup('<div class="form-title">{}</div>').format(LABELS[kind])
         inside = [html_widget(title), self._said, self._fields, self._actions]
         self.box = boxed(f"form form-{kind}", inside)
+        self._show_fields()
 
     @property
     def raw(self) -> dict[str, str]:
@@ -186,7 +196,6 @@ class _Form:
 
     def refuse(self, problems: Sequence[FieldProblem], text: str) -> None:
         """Show what is wrong, at the field where there is one."""
-        self._edit_again()
         inputs = {each.field.name: each for each in (*self._own, *self._grant)}
         at_fields: dict[str, str] = {}
         others: list[str] = []
@@ -200,52 +209,41 @@ class _Form:
             each.say(at_fields.get(name, ""))
         if any(name.startswith("grant.") for name in at_fields):
             self._open_grant()
+        self._lay_out(previews=False)
         said = "This was not sent. Correct what is marked." if at_fields else "This was not sent."
         self._said.value = callout(text or said, "bad", others)
 
     def close(self) -> None:
         """Take the form away."""
-        for box in (self.box, *(each.box for each in self._grant)):
-            close_widget(box)
+        spare = (self._open_terms, self._first, self._not_now, self._send_edit, self._back)
+        for each in (self.box, *spare, *(each.box for each in self._grant)):
+            close_widget(each)
 
     # ------------------------------------------------------------- what clicks do
 
-    def _first_actions(self) -> list[widgets.Widget]:
-        button = self._controls.button
+    def _first_button(self) -> widgets.Button:
         if self._kind is DecisionKind.EDIT:
-            send = button("Preview the change", "send-other", self._preview)
-        else:
-            tone = self._kind if self._kind in ("approve", "reject") else "other"
-            send = button(_SENDS[self._kind], f"send-{tone}", self._submit)
-        grant = []
-        if self._grant and not self._grants:
-            label = "Let calls like this happen without asking…"
-            grant = [button(label, "quiet", self._open_grant)]
-        return [send, *grant, button("Not now", "quiet", self._controls.not_now)]
+            return self._controls.button("Preview the change", "send-other", self._preview)
+        tone = self._kind if self._kind in ("approve", "reject") else "other"
+        return self._controls.button(_SENDS[self._kind], f"send-{tone}", self._submit)
 
     def _submit(self) -> None:
-        self._clear()
         answer = self._controls.checked(self)
         if answer is not None:
+            self._clear()
             self._controls.submit(self, answer)
 
     def _preview(self) -> None:
-        self._clear()
         answer = self._controls.checked(self)
         subject = self._request.subject
         if answer is None or not isinstance(answer.decision, Edit) or subject is None:
             return
+        self._clear()
         self._previewed = digest_of(answer.decision.subject)
         found = changes(subject.data, answer.decision.subject, labels_of(self._request))
         nothing = Markup("<p>Your edit changes nothing. It would be approved as it is shown.</p>")
         self._said.value = changed(found) if found else nothing
-        button = self._controls.button
-        self._fields.layout.display = "none"
-        self._actions.children = [
-            button(_SENDS[self._kind], "send-edit", self._submit_edit),
-            button("Change the edit", "quiet", self._edit_again),
-            button("Not now", "quiet", self._controls.not_now),
-        ]
+        self._lay_out(previews=True)
 
     def _submit_edit(self) -> None:
         answer = self._controls.checked(self)
@@ -256,15 +254,22 @@ class _Form:
             return
         self._controls.submit(self, answer)
 
-    def _edit_again(self) -> None:
+    def _show_fields(self) -> None:
         self._clear()
-        self._fields.layout.display = None
-        self._actions.children = self._first_actions()
+        self._lay_out(previews=False)
+
+    def _lay_out(self, *, previews: bool) -> None:
+        self._fields.layout.display = "none" if previews else None
+        if previews:
+            self._actions.children = [self._send_edit, self._back, self._not_now]
+        else:
+            terms = [self._open_terms] if self._grant and not self._grants else []
+            self._actions.children = [self._first, *terms, self._not_now]
 
     def _open_grant(self) -> None:
         self._grants = True
         self._fields.children = self._field_boxes()
-        self._actions.children = self._first_actions()
+        self._lay_out(previews=False)
 
     def _clear(self) -> None:
         self._said.value = ""

@@ -18,7 +18,9 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from importlib import import_module
 from io import TextIOBase
+from threading import Thread
 from typing import Any, TypeAlias
 
 _WIDGET_MESSAGES = ("comm_open", "comm_msg", "comm_close")
@@ -35,6 +37,14 @@ def kernel_here() -> Any | None:
         return None
     shell = get_ipython()  # type: ignore[no-untyped-call, unused-ignore]
     return getattr(shell, "kernel", None)
+
+
+def warm_up() -> None:
+    """Import, while people read, what checks their answers.
+
+    Beside Jupyter this takes seconds: `jsonschema` then builds a grammar when it is imported.
+    """
+    Thread(target=import_module, args=("jsonschema.validators",), daemon=True).start()
 
 
 class TypedInput(TextIOBase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ipywidgets as widgets  # type: ignore[import-untyped]
@@ -12,7 +12,7 @@ from llama_index_hitl.errors import FieldProblem
 from llama_index_hitl.forms import parse_answer
 from llama_index_hitl.models import Answer, RequestStatus, Reviewer, ReviewRecord
 from llama_index_hitl.notebook._card import callout, card, framed
-from llama_index_hitl.notebook._controls import Controls, Post, Send
+from llama_index_hitl.notebook._controls import Check, Controls, Post, Send
 from llama_index_hitl.notebook._output import Output
 from llama_index_hitl.policies import why_not_allowed
 from llama_index_hitl.rendering import render_prompt
@@ -73,7 +73,7 @@ class Sheet:
                 self.record.request,
                 person,
                 post=self._post,
-                check=self._checker(person),
+                check=checker(self.record, person, self._clock),
                 send=self._sent,
             )
             self._below.show_widget(self._controls.box)
@@ -114,14 +114,6 @@ class Sheet:
     def _voted(self, person: Reviewer | None) -> bool:
         return person is not None and any(a.by.id == person.id for a in self.record.answers)
 
-    def _checker(self, person: Reviewer) -> Callable[[Mapping[str, Any], str | None], Answer]:
-        def check(raw: Mapping[str, Any], role: str | None) -> Answer:
-            return parse_answer(
-                self.record.request, raw, by=person, at=self._clock(), channel=CHANNEL, role=role
-            )
-
-        return check
-
     def _sent(self, answer: Answer) -> None:
         self.can_answer = False
         self._send(answer)
@@ -132,6 +124,15 @@ class Sheet:
             self._controls.close()
             self._controls = None
         self._below.clear()
+
+
+def checker(record: ReviewRecord, person: Reviewer, clock: Clock) -> Check:
+    """Return what turns the answers that somebody types into answers to a request."""
+
+    def check(raw: Mapping[str, Any], role: str | None) -> Answer:
+        return parse_answer(record.request, raw, by=person, at=clock(), channel=CHANNEL, role=role)
+
+    return check
 
 
 def text_of_record(record: ReviewRecord) -> str:

@@ -21,24 +21,24 @@ class Action(BaseModel):
 
     Which actions a person must confirm is for code to say, in `confirmation`. The language model
     cannot: a method is no field that it could fill.
-
-    Example:
-        >>> from typing import Literal
-        >>> class Transfer(Action):
-        ...     kind: Literal["transfer"] = "transfer"
-        ...     amount: int
-        ...     recipient: str
-        ...
-        ...     def confirmation(self) -> str | None:
-        ...         return "above the limit of 100" if self.amount > 100 else None
-        >>> Transfer(amount=500, recipient="Alice").confirmation()
-        'above the limit of 100'
     """
 
     def confirmation(self) -> str | None:
         """Return why a person must confirm this; None: nobody has to.
 
         Must depend on the values of the action alone. If it raises, a person is asked.
+
+        Example:
+            >>> from typing import Literal
+            >>> class Transfer(Action):
+            ...     kind: Literal["transfer"] = "transfer"
+            ...     amount: int
+            ...     recipient: str
+            ...
+            ...     def confirmation(self) -> str | None:
+            ...         return "above the limit of 100" if self.amount > 100 else None
+            >>> Transfer(amount=500, recipient="Alice").confirmation()
+            'above the limit of 100'
         """
         return None
 

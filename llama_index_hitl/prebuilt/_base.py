@@ -49,8 +49,8 @@ class ModelOutputError(HitlError, ValueError):
 
     def __init__(self, wanted: str, attempts: int, found: str) -> None:
         super().__init__(
-            f"The model did not give {wanted} in {attempts} attempts; the last time: {found}. "
-            "Try another model, or a clearer prompt."
+            f"The model did not give {wanted} in {attempts} attempts; the last time: "
+            f"{found.rstrip('.')}. Try another model, or a clearer prompt."
         )
         self.attempts = attempts
 
@@ -167,6 +167,10 @@ def max_revisions_of(flow: ReviewWorkflow, _: Event) -> int | None:
 class ReviewWorkflow(Workflow):
     """Base of the ready workflows.
 
+    In a run that a `Runner` drives, the step that a crash has cut off is run again, and `execute`
+    with it, under the same `effect_key`: act through `llama_index_hitl.effects.once`, where the
+    workflow's own docstring does not say that it does.
+
     Args:
         llm: Any LlamaIndex LLM; OpenAI's by default, which reads `OPENAI_API_KEY`.
         reviewers: Whom the gates ask: ids and `role:...` entries; empty: anyone.
@@ -224,6 +228,10 @@ class ReviewWorkflow(Workflow):
     def filled(self, prompt: str, **values: str) -> str:
         """Return a prompt with its placeholders filled.
 
+        Args:
+            prompt: The prompt, with `{placeholders}`.
+            **values: What to put in their places.
+
         Raises:
             GateError: The prompt has other placeholders than those that there are.
         """
@@ -249,11 +257,19 @@ class ReviewWorkflow(Workflow):
         return self._llm
 
     def tell(self, ctx: Context[Any], message: str) -> None:
-        """Say on the stream what the workflow is doing."""
+        """Say on the stream what the workflow is doing.
+
+        Args:
+            ctx: Context of the step.
+            message: What it is doing, as a short sentence.
+        """
         ctx.write_event_to_stream(ProgressEvent(message=message))
 
     async def complete(self, prompt: str) -> str:
         """Return what the model answers to a prompt.
+
+        Args:
+            prompt: What to ask.
 
         Raises:
             ModelOutputError: It answers nothing.

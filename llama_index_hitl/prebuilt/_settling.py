@@ -61,7 +61,8 @@ class ActionReport(Value):
 
     Example:
         >>> report = ActionReport(number=1, summary="pay 40", proposed=None, action={"amount": 40})
-        >>> report.updated(status=ActionStatus.DONE).status.value
+        >>> state = PlanState(actions=(report.updated(status=ActionStatus.DONE),))
+        >>> state.actions[0].status.value
         'done'
     """
 
@@ -77,7 +78,11 @@ class ActionReport(Value):
     result: AnyJson = None
 
     def updated(self, **changes: Any) -> ActionReport:
-        """Return the report with some values changed."""
+        """Return the report with some values changed.
+
+        Args:
+            **changes: The values, by name.
+        """
         return self.model_copy(update=changes)
 
     def __str__(self) -> str:

@@ -209,7 +209,13 @@ class GroupChat(ReviewWorkflow):
             raise GateError(f"{type(self).__name__} needs participants=, and max_rounds= from 1.")
 
     async def speak(self, name: str, topic: str, transcript: Sequence[Message]) -> str:
-        """Return what a participant says next."""
+        """Return what a participant says next.
+
+        Args:
+            name: Name of the participant.
+            topic: What the conversation is about.
+            transcript: All that was said so far.
+        """
         prompt = self.filled(
             self.speak_prompt,
             name=name,
@@ -220,7 +226,12 @@ class GroupChat(ReviewWorkflow):
         return await self.complete(prompt)
 
     async def summarize(self, topic: str, transcript: Sequence[Message]) -> str:
-        """Return what came out of the conversation."""
+        """Return what came out of the conversation.
+
+        Args:
+            topic: What the conversation was about.
+            transcript: All that was said.
+        """
         prompt = self.filled(self.summary_prompt, topic=topic, transcript=written(transcript))
         return await self.complete(prompt)
 

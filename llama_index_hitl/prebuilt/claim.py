@@ -36,8 +36,10 @@ class ClaimDecision(BaseModel):
     """What the model proposes to do with a claim."""
 
     decision: Literal["approve", "deny", "needs_review"]
+    """What to do with the claim."""
     reason: str = Field(description="Short explanation for the decision")
     risk_level: Literal["low", "medium", "high"]
+    """How much can go wrong if that is done."""
 
 
 class ClaimStart(StartEvent):
@@ -147,7 +149,11 @@ class ClaimReview(ReviewWorkflow):
             self.policy = policy
 
     async def gather(self, claim: str) -> tuple[Evidence, ...]:
-        """Return evidence for a claim, from the retriever and the query engine if there are any."""
+        """Return evidence for a claim, from the retriever and the query engine if there are any.
+
+        Args:
+            claim: What happened, in words.
+        """
         found: list[Evidence] = []
         if self._query_engine is not None:
             response = await self._query_engine.aquery(claim)
@@ -159,6 +165,10 @@ class ClaimReview(ReviewWorkflow):
 
     async def decide(self, claim: str, evidence: tuple[Evidence, ...]) -> ClaimDecision:
         """Return what the model proposes.
+
+        Args:
+            claim: What happened, in words.
+            evidence: What `gather` has found.
 
         Raises:
             ModelOutputError: It does not give a valid decision.

@@ -102,16 +102,29 @@ class CodeReview(ReviewWorkflow):
     )
 
     async def generate(self, task: str) -> str:
-        """Return the first version."""
+        """Return the first version.
+
+        Args:
+            task: What the code shall do.
+        """
         return await self.complete_code(self.filled(self.generate_prompt, task=task))
 
     async def revise(self, task: str, code: Code, feedback: str) -> str:
-        """Return the next version."""
+        """Return the next version.
+
+        Args:
+            task: What the code shall do.
+            code: The version that was sent back.
+            feedback: What people said about it.
+        """
         prompt = self.filled(self.revise_prompt, task=task, feedback=feedback, code=code.code)
         return await self.complete_code(prompt)
 
     async def complete_code(self, prompt: str) -> str:
         """Return the code that the model answers to a prompt.
+
+        Args:
+            prompt: What to ask.
 
         Raises:
             ModelOutputError: It answers nothing, or an empty code block.

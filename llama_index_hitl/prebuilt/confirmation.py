@@ -24,7 +24,9 @@ class Detail(BaseModel):
     """One value that matters."""
 
     name: str
+    """What it is, such as `amount`."""
     value: str
+    """The value, as text."""
 
 
 class Understanding(BaseModel):
@@ -114,6 +116,10 @@ class ConfirmUnderstanding(ReviewWorkflow):
 
     async def understand(self, request: str, corrections: str) -> Understanding:
         """Return what the model understands.
+
+        Args:
+            request: What they want, in their own words.
+            corrections: What they said about what was understood before; empty: nothing yet.
 
         Raises:
             ModelOutputError: It does not give a valid understanding.

@@ -91,11 +91,20 @@ class DraftWorkflow(ReviewWorkflow):
     )
 
     async def generate(self, topic: str) -> str:
-        """Return the first draft."""
+        """Return the first draft.
+
+        Args:
+            topic: What to write about.
+        """
         return await self.complete(self.filled(self.generate_prompt, topic=topic))
 
     async def revise(self, draft: Draft, feedback: str) -> str:
-        """Return the next draft."""
+        """Return the next draft.
+
+        Args:
+            draft: The draft that was sent back.
+            feedback: What people said about it.
+        """
         prompt = self.filled(self.revise_prompt, feedback=feedback, content=draft.content)
         return await self.complete(prompt)
 

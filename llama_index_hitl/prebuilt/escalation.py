@@ -256,7 +256,11 @@ class RoutingTable:
         self.routes = routes
 
     def match(self, escalation: Escalation) -> tuple[Route, str]:
-        """Return the route of an escalation, and why it is that one."""
+        """Return the route of an escalation, and why it is that one.
+
+        Args:
+            escalation: The escalation.
+        """
         facts = escalation.facts()
         for route in self.routes:
             if route.when is not None and (reason := reason_of_match(route.when, facts)):

@@ -50,14 +50,18 @@ class Finding(BaseModel):
     """What came of a task."""
 
     owner: str
+    """Name of the worker who did it."""
     task: str
+    """What was to be done."""
     finding: str = Field(json_schema_extra={"format": "markdown"})
+    """What came of it, in Markdown."""
 
 
 class Findings(BaseModel):
     """What came of all tasks of a plan, in order."""
 
     findings: tuple[Finding, ...]
+    """One for each task."""
 
 
 class OrchestrationStart(StartEvent):
@@ -251,7 +255,13 @@ class Orchestration(ReviewWorkflow):
         return await self.complete(prompt)
 
     async def report(self, goal: str, findings: Findings, effect_key: str) -> str:
-        """Return the report on accepted findings."""
+        """Return the report on accepted findings.
+
+        Args:
+            goal: What was to be reached.
+            findings: What came of the tasks.
+            effect_key: The same in every retry: whoever files it can tell that it is done.
+        """
         prompt = self.filled(self.report_prompt, goal=goal, findings=_listed(findings.findings))
         return await self.complete(prompt)
 

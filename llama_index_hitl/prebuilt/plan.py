@@ -225,6 +225,9 @@ class ActionPlan(ReviewWorkflow):
     async def plan(self, request: str) -> Sequence[BaseModel]:
         """Return the actions that the model proposes, in order.
 
+        Args:
+            request: What somebody wants, in their own words.
+
         Raises:
             ModelOutputError: It does not give a valid plan.
         """
@@ -237,6 +240,9 @@ class ActionPlan(ReviewWorkflow):
 
         Nobody is asked about those. By default only the first action is checked, with `check`:
         whether a later one can be done may depend on those before it. Override it if you can tell.
+
+        Args:
+            actions: The actions of the plan, in order.
         """
         found = await self._checked(actions[0]) if actions else None
         return {1: found} if found is not None else {}
@@ -256,6 +262,9 @@ class ActionPlan(ReviewWorkflow):
         held against what it has changed itself. `effects.effect_key()` tells which one it is, and
         `effects.effect_is_repeated()` that it is repeated; one that is not let through then is
         reported as failed, for it may have been done.
+
+        Args:
+            action: The effective action.
         """
         return None
 
@@ -265,6 +274,9 @@ class ActionPlan(ReviewWorkflow):
         Args:
             action: The effective action, judged by its own validators.
             effect_key: The same in every retry: whoever does it can tell that it is done.
+
+        Returns:
+            What there is to say about it, such as the id of a receipt.
 
         Raises:
             Exception: It failed. The action is reported as failed and never tried again.

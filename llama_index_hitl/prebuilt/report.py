@@ -109,11 +109,21 @@ class ResearchReport(ReviewWorkflow):
     )
 
     async def research(self, topic: str) -> str:
-        """Return the first findings."""
+        """Return the first findings.
+
+        Args:
+            topic: What to report on.
+        """
         return await self.complete(self.filled(self.research_prompt, topic=topic))
 
     async def research_more(self, topic: str, research: Research, feedback: str) -> str:
-        """Return all findings after more research."""
+        """Return all findings after more research.
+
+        Args:
+            topic: What to report on.
+            research: What was found out so far.
+            feedback: What people said is missing.
+        """
         return await self.complete(
             self.filled(
                 self.more_prompt, topic=topic, findings=research.findings, feedback=feedback

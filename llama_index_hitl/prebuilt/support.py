@@ -180,6 +180,9 @@ class SupportDesk(ReviewWorkflow):
     async def decide(self, text: str) -> str | EscalationNeeded:
         """Return the model's reply, or why it needs a person.
 
+        Args:
+            text: The customer's words.
+
         Raises:
             ModelOutputError: It gives neither.
         """
@@ -187,7 +190,12 @@ class SupportDesk(ReviewWorkflow):
         return answer.escalation or str(answer.reply)
 
     async def reply_as_told(self, text: str, guidance: Guidance) -> str:
-        """Return the reply, written as a person has said."""
+        """Return the reply, written as a person has said.
+
+        Args:
+            text: The customer's words.
+            guidance: What a person has said.
+        """
         prompt = self.filled(self.reply_prompt, text=text, guidance=guidance.instruction)
         return await self.complete(prompt)
 

@@ -179,6 +179,9 @@ class Triage(ReviewWorkflow):
     async def classify(self, request: str) -> Classification:
         """Return which specialist the model names.
 
+        Args:
+            request: What somebody wants, in their own words.
+
         Raises:
             ModelOutputError: It names none that there is.
         """

@@ -47,6 +47,20 @@ def human_decision(record: ReviewRecord) -> HumanDecision | None:
 
     Not decided by people is what is open, expired, was withdrawn, superseded or passed on to
     others, and what a rule or a deadline decided.
+
+    Args:
+        record: The request with what has become of it.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> at = utc_now()
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=at)
+        >>> record = open_record(request)
+        >>> print(human_decision(record))
+        None
+        >>> yes = Answer.to(request, Approve(), by="erin", at=at)
+        >>> human_decision(take_answer(record, yes)).value
+        'approved'
     """
     deciders = deciders_of(record)
     if not deciders or any(answer.by.kind != "human" for answer in deciders):

@@ -16,6 +16,7 @@ APPROVE = RuleVerdict.APPROVE
 REJECT = RuleVerdict.REJECT
 
 Verdict: TypeAlias = RuleVerdict | Literal["ask", "approve", "reject"]
+"""What a rule says, as a word or a member of `RuleVerdict`."""
 
 NAME_LIMIT = 150
 """Longest name of a rule, in characters: it becomes part of the id of who decided."""

@@ -37,11 +37,24 @@ class Cipher(Protocol):
     """
 
     def encrypt(self, data: bytes) -> bytes:
-        """Encrypt with the newest key."""
+        """Encrypt with the newest key.
+
+        Args:
+            data: What to encrypt.
+
+        Returns:
+            It, encrypted.
+        """
         ...
 
     def decrypt(self, data: bytes) -> bytes:
         """Decrypt with whichever key fits.
+
+        Args:
+            data: What `encrypt` has returned.
+
+        Returns:
+            What was encrypted.
 
         Raises:
             StoreError: None fits, or the data was changed.
@@ -49,7 +62,11 @@ class Cipher(Protocol):
         ...
 
     def is_newest(self, data: bytes) -> bool:
-        """Tell whether this was encrypted with the newest key."""
+        """Tell whether this was encrypted with the newest key.
+
+        Args:
+            data: What `encrypt` has returned.
+        """
         ...
 
 
@@ -86,12 +103,25 @@ class FernetCipher:
         self._invalid: type[Exception] = fernet.InvalidToken
 
     def encrypt(self, data: bytes) -> bytes:
-        """Encrypt with the first key."""
+        """Encrypt with the first key.
+
+        Args:
+            data: What to encrypt.
+
+        Returns:
+            It, encrypted.
+        """
         encrypted: bytes = self._newest.encrypt(data)
         return encrypted
 
     def decrypt(self, data: bytes) -> bytes:
         """Decrypt with whichever key fits.
+
+        Args:
+            data: What `encrypt` has returned.
+
+        Returns:
+            What was encrypted.
 
         Raises:
             StoreError: None fits, or the data was changed.
@@ -106,7 +136,11 @@ class FernetCipher:
         return decrypted
 
     def is_newest(self, data: bytes) -> bool:
-        """Tell whether this was encrypted with the first key."""
+        """Tell whether this was encrypted with the first key.
+
+        Args:
+            data: What `encrypt` has returned.
+        """
         try:
             self._newest.decrypt(data)
         except self._invalid:

@@ -626,6 +626,9 @@ class Store(Protocol):
         Commits that add to the audit trail of the same run at the same time wait for each other;
         that alone is no conflict.
 
+        Args:
+            commit: The change.
+
         Raises:
             Conflict: A row is not as it was read: it was changed, removed, or made by somebody
                 else in between, or a message id is taken. Nothing was stored.
@@ -643,7 +646,11 @@ class Store(Protocol):
         ...
 
     async def request(self, request_id: str) -> StoredRequest | None:
-        """Return a request, or None."""
+        """Return a request, or None.
+
+        Args:
+            request_id: Which one.
+        """
         ...
 
     async def requests(self, query: RequestQuery) -> Page[StoredRequest]:
@@ -653,6 +660,9 @@ class Store(Protocol):
         stored beside it, nor on how much is open for others. Pages neither skip nor repeat a
         request that is there, and fits, all the while.
 
+        Args:
+            query: Which ones, and how many.
+
         Raises:
             InvalidCursor: `after` is not what a page of requests ended with.
         """
@@ -661,13 +671,20 @@ class Store(Protocol):
     async def runs(self, query: RunQuery) -> Page[Run]:
         """Return runs, without their bytes: the newest first, then by id.
 
+        Args:
+            query: Which ones, and how many.
+
         Raises:
             InvalidCursor: `after` is not what a page of runs ended with.
         """
         ...
 
     async def messages(self, run_id: str) -> Sequence[Message]:
-        """Return what a run has yet to be told, in the order in which it was stored."""
+        """Return what a run has yet to be told, in the order in which it was stored.
+
+        Args:
+            run_id: The run.
+        """
         ...
 
     async def ready(self, now: datetime, *, limit: int = 100) -> Sequence[str]:
@@ -676,6 +693,10 @@ class Store(Protocol):
         Those are runs that wait and have messages, and runs that are said to be running by somebody
         whose lease has ended, at or before `now`, or who has none. The oldest first, by
         `updated_at`, then by id.
+
+        Args:
+            now: The present instant, time zone included.
+            limit: How many at most, from 1.
         """
         ...
 
@@ -683,25 +704,45 @@ class Store(Protocol):
         """Return open requests with something due at or before `now`.
 
         The longest overdue first, then by id.
+
+        Args:
+            now: The present instant, time zone included.
+            limit: How many at most, from 1.
         """
         ...
 
     async def effect(self, key: str) -> Effect | None:
-        """Return an effect, or None."""
+        """Return an effect, or None.
+
+        Args:
+            key: Key of the effect.
+        """
         ...
 
     async def effects(
         self, *, run_id: str | None = None, status: EffectStatus | None = None
     ) -> Sequence[Effect]:
-        """Return effects, by time and then by key."""
+        """Return effects, by time and then by key.
+
+        Args:
+            run_id: Of this run only.
+            status: With this status only.
+        """
         ...
 
     async def grant(self, grant_id: str) -> StoredGrant | None:
-        """Return a standing approval, or None."""
+        """Return a standing approval, or None.
+
+        Args:
+            grant_id: Which one.
+        """
         ...
 
     async def grants(self, query: GrantQuery) -> Page[StoredGrant]:
         """Return standing approvals: the newest first, then by id.
+
+        Args:
+            query: Which ones, and how many.
 
         Raises:
             InvalidCursor: `after` is not what a page of standing approvals ended with.
@@ -713,11 +754,19 @@ class Store(Protocol):
 
         The longest overdue first; those of one instant in the order in which they were first
         stored.
+
+        Args:
+            now: The present instant, time zone included.
+            limit: How many at most, from 1.
         """
         ...
 
     async def audit(self, run_id: str) -> Sequence[AuditRow]:
-        """Return what happened in a run, in order."""
+        """Return what happened in a run, in order.
+
+        Args:
+            run_id: The run, or the standing approval that has no run.
+        """
         ...
 
     async def feed(

@@ -94,7 +94,7 @@ class CrashLab:
         self,
         scenario: str,
         store: str | os.PathLike[str],
-        *arguments: str,
+        *arguments: str | os.PathLike[str],
         die: When | None = None,
         at: Point | str | None = None,
         skip: int = 0,
@@ -104,10 +104,13 @@ class CrashLab:
         Args:
             scenario: `module:function`.
             store: URL of the `SqlStore` to play it on, or path of its SQLite file.
-            *arguments: What the function takes besides the store.
+            *arguments: What the function takes besides the store; a path comes as text there.
             die: Kill the process, `before` a commit or `after` it; None: let it come to its end.
             at: Where: a point, or a place that code names with `reach`; None: at every commit.
             skip: How many times it goes well there first.
+
+        Returns:
+            How it went.
 
         Raises:
             RuntimeError: It failed in another way; its output is in the message.
@@ -115,7 +118,7 @@ class CrashLab:
         job = {
             "scenario": scenario,
             "store": os.fspath(store),
-            "arguments": arguments,
+            "arguments": [os.fspath(argument) for argument in arguments],
             "die": die,
             "at": None if at is None else str(at),
             "skip": skip,

@@ -19,6 +19,7 @@ from llama_index_hitl.audit import AuditKind
 from llama_index_hitl.stores.protocol import Commit, Run, RunStatus, Store
 
 When: TypeAlias = Literal["before", "after"]
+"""On which side of a commit it fails."""
 
 
 class Point(StrEnum):
@@ -174,6 +175,9 @@ class FaultyStore:
 
     async def commit(self, commit: Commit) -> None:
         """Store a change, or fail.
+
+        Args:
+            commit: The change.
 
         Raises:
             Fault: This is the point.

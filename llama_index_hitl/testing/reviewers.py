@@ -130,6 +130,9 @@ class ScriptedReviewer:
     def assert_asked(self, *gates: str) -> None:
         """Assert that they were asked at exactly these gates, in this order.
 
+        Args:
+            *gates: Names of the gates; `ask` for a question that was asked inline.
+
         Raises:
             AssertionError: They were not; the message says where they were.
         """

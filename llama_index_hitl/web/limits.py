@@ -26,8 +26,8 @@ class Limits:
     """How much one client may send, try and hold open. Each process counts for itself.
 
     Attributes:
-        body: Bytes of a request's body, at most.
-        depth: How deeply a JSON body may be nested.
+        body: Bytes of a request's body, or of a message over a socket, at most.
+        depth: How deeply JSON in these may be nested.
         failed_sign_ins: How many sign-ins of one address, or with one token, may fail within the
             window, before more are refused until the first of them is out of it. The address is
             the one that the server sees: behind a proxy, let the server trust the proxy's

@@ -101,15 +101,15 @@ class AnswerLinks:
         record: ReviewRecord,
         person: Reviewer | str,
         *,
-        decision: DecisionKind | None = None,
+        decision: DecisionKind | str | None = None,
     ) -> str:
         """Return a link for one person to one request.
 
         Args:
             record: The request.
             person: For whom; a plain id stands for a person without roles of their own.
-            decision: The decision to suggest, which the request must allow; it still has to be
-                confirmed. None: none.
+            decision: The decision to suggest, such as `approve`, which the request must allow; it
+                still has to be confirmed. None: none.
 
         Raises:
             ValueError: The request does not allow that decision.
@@ -126,13 +126,16 @@ class AnswerLinks:
                 "person": reviewer.id,
                 "roles": list(reviewer.roles),
                 "until": int((self._clock() + self._valid_for).timestamp()),
-                "decision": decision and decision.value,
+                "decision": None if decision is None else DecisionKind(decision).value,
             }
         )
         return f"{self._base}/link/{token}"
 
     def read(self, token: str) -> Link | None:
         """Return what a link says; None: it is none, or was signed with a secret unknown here.
+
+        Args:
+            token: The last part of the link.
 
         Raises:
             LinkInvalid: Its time is over.
@@ -156,9 +159,18 @@ class AnswerLinks:
         )
 
     def form_token(self, token: str) -> str:
-        """Return what proves that a form comes from the page of a link."""
+        """Return what proves that a form comes from the page of a link.
+
+        Args:
+            token: The last part of the link.
+        """
         return self._forms.signature(token)
 
     def is_from(self, token: str, form_token: str) -> bool:
-        """Tell whether a form comes from the page of a link."""
+        """Tell whether a form comes from the page of a link.
+
+        Args:
+            token: The last part of the link.
+            form_token: What the form has sent.
+        """
         return self._forms.fits(token, form_token)

@@ -34,7 +34,7 @@ def inbox_png(path: Path) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "llama_index_hitl", "serve", "--demo", "--port", "0"]
-        served = subprocess.Popen(  # noqa: S603
+        served = subprocess.Popen(
             command,
             cwd=folder,
             env={**os.environ, "LOGNAME": "erin"},

@@ -26,7 +26,10 @@ PRELUDE = """
 import asyncio
 from datetime import UTC, datetime, timedelta
 from llama_index_hitl import *
-from llama_index_hitl.notebook import review_in_notebook
+from llama_index_hitl.notebook import Inbox, review_in_notebook
+from llama_index_hitl.runner import Runner
+from llama_index_hitl.stores import MemoryStore, SqlStore
+from llama_index_hitl.testing import ManualClock
 from notebook_flows import *
 """
 

@@ -7,7 +7,8 @@ input at a time, and waits until the kernel has said that it took it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import nbformat
@@ -85,6 +86,26 @@ class Cell:
             await self.task
         return self
 
+    @asynccontextmanager
+    async def living_on(self) -> AsyncIterator[None]:
+        """Let what is shown change in the block, after the cell has run."""
+        client = self.page.client
+
+        async def listen() -> None:
+            while True:
+                msg = await client.kc.iopub_channel.get_msg()
+                if msg["msg_type"] != "status":
+                    client.process_message(msg, self.node, 0)
+
+        listening = asyncio.create_task(listen())
+        views = asyncio.create_task(self.page.count_views(self))
+        try:
+            yield
+        finally:
+            for task in (listening, views):
+                task.cancel()
+            await asyncio.gather(listening, views, return_exceptions=True)
+
     async def until(self, condition: Callable[[], Any]) -> Any:
         """Wait until something is so, and return what the condition gave."""
         try:
@@ -118,9 +139,9 @@ class Cell:
         """Return the id of a widget that can be used."""
         states = self.page.client.widget_state
         for state in self.shown():
-            if state["_model_name"].startswith(kind) and state.get("description") == label:
-                if not state.get("disabled"):
-                    return next(key for key, known in states.items() if known is state)
+            fits = state["_model_name"].startswith(kind) and state.get("description") == label
+            if fits and not state.get("disabled"):
+                return next(key for key, known in states.items() if known is state)
         return None
 
     def labels(self, kind: str) -> list[str]:
@@ -179,12 +200,12 @@ class Page:
         task = asyncio.create_task(self.client.async_execute_cell(node, index))
         cell = Cell(self, node, task)
         if self.shows_widgets:
-            watching = asyncio.create_task(self._count_views(cell))
+            watching = asyncio.create_task(self.count_views(cell))
             self._counting.add(watching)
             task.add_done_callback(lambda _: watching.cancel())
         return cell
 
-    async def _count_views(self, cell: Cell) -> None:
+    async def count_views(self, cell: Cell) -> None:
         """Say of each widget that asks for it that it is seen."""
         while True:
             for model in cell.views:
