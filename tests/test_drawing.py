@@ -448,6 +448,7 @@ async def test_of_a_very_long_run_the_beginning_is_left_out_and_that_is_said():
             )
     picture = await desk.picture()
     assert "… 12 earlier moments are not shown" in texts(picture)
+    assert len(list(parsed(picture).iter(f"{SVG}circle"))) == 201  # and what it waits for
     assert texts(picture)[-1].startswith("waits for an answer")
 
 
