@@ -90,9 +90,7 @@ async def test_the_report_of_the_demo_from_topic_to_report(
         await window.close()
 
 
-async def test_a_question_is_answered_on_the_page_of_its_run(
-    desk: Desk, windows: Windows
-) -> None:
+async def test_a_question_is_answered_on_the_page_of_its_run(desk: Desk, windows: Windows) -> None:
     asked = await desk.ask("payment", amount=40, recipient="Ann")
     window = await desk.sign_in(windows, "alice")
     page = await window.opens(f"/runs/{asked.request.run_id}")
