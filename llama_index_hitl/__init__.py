@@ -18,7 +18,7 @@ What is asked and what is said (`llama_index_hitl.models`):
 - a `ReviewRequest`, with `Evidence` in it, and an `Answer` by a `Reviewer`; a `ReviewRecord` says
   what has become of a request: its `RequestStatus` and its `Outcome`;
 - decisions, of a `DecisionKind` each: `Approve`, `Reject`, `Revise`, `Edit`, `Respond`, `Escalate`,
-  `Delegate`, `Abstain`;
+  `Delegate`, `Abstain`, and the `GrantTerms` of a standing approval;
 - as events, between a workflow and people: `ReviewRequestEvent` and `ReviewResponseEvent`;
   `ReviewUpdatedEvent` and `ReviewRefusedEvent` tell what became of an answer;
   `ReviewDeadlineEvent` says that time has passed, `ReviewWithdrawEvent` that a question is taken
@@ -93,6 +93,7 @@ from llama_index_hitl.models import (
     Escalate,
     Evidence,
     Expire,
+    GrantTerms,
     Outcome,
     Reject,
     Remind,
@@ -121,6 +122,7 @@ __all__ = [
     "Evidence",
     "Expire",
     "Expired",
+    "GrantTerms",
     "HitlError",
     "Outcome",
     "Question",

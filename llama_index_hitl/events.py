@@ -41,10 +41,17 @@ class ReviewRequestEvent(InputRequiredEvent):
         request: What is asked.
 
     Example:
-        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
-        >>> asked = ReviewRequestEvent(request=request)  # comes out of `handler.stream_events()`
-        >>> asked.answer(Approve(comment="good"), by="erin").response
-        'approve: good'
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> async def main():
+        ...     handler = ApproveAction().run(action="Refund 40")
+        ...     async for event in handler.stream_events():
+        ...         if isinstance(event, ReviewRequestEvent):
+        ...             print(event.request.title)
+        ...             handler.ctx.send_event(event.answer(Approve(comment="fine"), by="erin"))
+        ...     return await handler
+        >>> asyncio.run(main()).status.value
+        Approval required: Refund 40
+        'approved'
     """
 
     request: ReviewRequest
@@ -125,8 +132,18 @@ class ReviewDeadlineEvent(HumanResponseEvent):
         at: The present instant; every rung up to it is passed. Now, if left out.
 
     Example:
-        >>> ReviewDeadlineEvent(request_id="r-1").at.tzinfo  # for `handler.ctx.send_event(...)`
-        datetime.timezone.utc
+        >>> from datetime import timedelta
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> async def main():
+        ...     handler = ApproveAction(deadline=timedelta(days=2)).run(action="Refund 40")
+        ...     async for event in handler.stream_events():
+        ...         if isinstance(event, ReviewRequestEvent):
+        ...             late = event.request.deadline + timedelta(days=5)
+        ...             told = ReviewDeadlineEvent(request_id=event.request_id, at=late)
+        ...             handler.ctx.send_event(told)  # a runner's `sweep` does this
+        ...     return await handler
+        >>> asyncio.run(main()).status.value
+        'expired'
     """
 
     request_id: str
@@ -143,10 +160,17 @@ class ReviewWithdrawEvent(HumanResponseEvent):
         reason: Why, for people.
 
     Example:
-        >>> erin = Reviewer(id="erin")
-        >>> gone = ReviewWithdrawEvent(request_id="r-1", by=erin, reason="asked by mistake")
-        >>> gone.reason  # for `handler.ctx.send_event(gone)`
-        'asked by mistake'
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> async def main():
+        ...     handler = ApproveAction().run(action="Refund 40")
+        ...     async for event in handler.stream_events():
+        ...         if isinstance(event, ReviewRequestEvent):
+        ...             erin = Reviewer(id="erin")
+        ...             gone = ReviewWithdrawEvent(request_id=event.request_id, by=erin)
+        ...             handler.ctx.send_event(gone)
+        ...     return await handler
+        >>> asyncio.run(main()).status.value
+        'rejected'
     """
 
     request_id: str
@@ -181,10 +205,17 @@ class ReviewUpdatedEvent(Event):
         record: The request with everything that has become of it.
 
     Example:
-        >>> from llama_index_hitl.lifecycle import open_record
-        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
-        >>> ReviewUpdatedEvent(record=open_record(request)).outcome.status.value
-        'open'
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> async def main():
+        ...     handler = ApproveAction().run(action="Refund 40")
+        ...     async for event in handler.stream_events():
+        ...         if isinstance(event, ReviewRequestEvent):
+        ...             handler.ctx.send_event(event.answer(Approve(), by="erin"))
+        ...         elif isinstance(event, ReviewUpdatedEvent):
+        ...             print(event.outcome.reason)
+        ...     await handler
+        >>> asyncio.run(main())
+        erin approved it.
     """
 
     record: ReviewRecord
@@ -212,10 +243,18 @@ class ReviewRefusedEvent(Event):
         by: Id of the person, if known.
 
     Example:
-        >>> from llama_index_hitl.errors import UnknownRequest
-        >>> refused = ReviewRefusedEvent.of(UnknownRequest("r-7"), by="erin")
-        >>> refused.code, refused.by
-        ('unknown_request', 'erin')
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> async def main():
+        ...     handler = ApproveAction(reviewers="erin").run(action="Refund 40")
+        ...     async for event in handler.stream_events():
+        ...         if isinstance(event, ReviewRequestEvent):
+        ...             for person in ("bob", "erin"):
+        ...                 handler.ctx.send_event(event.answer(Approve(), by=person))
+        ...         elif isinstance(event, ReviewRefusedEvent):
+        ...             print(event.code, event.by)
+        ...     await handler
+        >>> asyncio.run(main())
+        not_allowed bob
     """
 
     request_id: str | None

@@ -216,10 +216,13 @@ class GrantOffer(Value):
         version: Digest of the tool's description and schema: a grant ends when they change.
 
     Example:
+        >>> from llama_index_hitl.forms import grant_fields_of
         >>> offer = GrantOffer(tool="transfer", agent="banker", version="3f1a")
-        >>> question = Question(title="Pay 40 to Alice?", grantable=offer)
-        >>> question.grantable.tool
-        'transfer'
+        >>> request = ReviewRequest(
+        ...     request_id="r-1", title="Pay?", grantable=offer, created_at=utc_now()
+        ... )
+        >>> [field.name for field in grant_fields_of(request)]  # what an approval may come with
+        ['grant.arguments', 'grant.until', 'grant.uses']
     """
 
     tool: Line
@@ -235,8 +238,11 @@ class Approve(_Decision):
             it, see `ReviewRequest.grantable`.
 
     Example:
-        >>> Approve(comment="good as it is").kind
-        'approve'
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> yes = Answer.to(request, Approve(comment="good as it is"), by="erin", at=utc_now())
+        >>> take_answer(open_record(request), yes).outcome.reason
+        'erin approved it.'
     """
 
     kind: Literal["approve"] = "approve"
@@ -251,8 +257,11 @@ class Reject(_Decision):
     """Do not let it happen.
 
     Example:
-        >>> Reject(comment="the contract forbids it").comment
-        'the contract forbids it'
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> no = Answer.to(request, Reject(comment="it is not true"), by="erin", at=utc_now())
+        >>> take_answer(open_record(request), no).status.value
+        'rejected'
     """
 
     kind: Literal["reject"] = "reject"
@@ -262,8 +271,10 @@ class Revise(_Decision):
     """Send it back to be made better; `feedback` says how and may not be blank.
 
     Example:
-        >>> Revise(feedback="shorter, please").feedback
-        'shorter, please'
+        >>> from workflows.events import StartEvent
+        >>> review = Review(StartEvent, revise=Revision)  # a gate that lets people send drafts back
+        >>> DecisionKind.REVISE in review.allowed, Revise(feedback="shorter, please").feedback
+        (True, 'shorter, please')
         >>> Revise(feedback=" ")
         Traceback (most recent call last):
             ...
@@ -285,8 +296,18 @@ class Edit(_Decision):
             model; a field that the model does not know is an error.
 
     Example:
-        >>> Edit(subject={"recipient": "Alice", "amount": 40}).subject["amount"]
-        40
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(
+        ...     request_id="r-1",
+        ...     title="Pay?",
+        ...     subject={"type": "Pay", "data": {"to": "Ann", "amount": 500}},
+        ...     allowed=["approve", "edit"],
+        ...     created_at=utc_now(),
+        ... )
+        >>> edit = Edit(subject={"to": "Ann", "amount": 40})
+        >>> less = Answer.to(request, edit, by="bob", at=utc_now())
+        >>> take_answer(open_record(request), less).status.value
+        'approved'
     """
 
     kind: Literal["edit"] = "edit"
@@ -299,8 +320,13 @@ class Respond(_Decision):
     """Answer a question; `response` is validated against the request's response schema.
 
     Example:
-        >>> Respond(response={"answer": "the blue one"}).response
-        {'answer': 'the blue one'}
+        >>> from pydantic import BaseModel
+        >>> class Colour(BaseModel):
+        ...     name: str
+        >>> Question(title="Which colour?", response=Colour).allowed == (DecisionKind.RESPOND,)
+        True
+        >>> Respond(response=Colour(name="blue")).response
+        {'name': 'blue'}
     """
 
     kind: Literal["respond"] = "respond"
@@ -316,8 +342,17 @@ class Escalate(_Decision):
         to: Reviewer entries to ask instead, ids or `role:...`. Empty means: whom the gate names.
 
     Example:
-        >>> Escalate("role:chief", comment="too large for me").to
-        ('role:chief',)
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(
+        ...     request_id="r-1",
+        ...     title="Publish?",
+        ...     allowed=["approve", "escalate"],
+        ...     escalate_to=["role:chief"],
+        ...     created_at=utc_now(),
+        ... )
+        >>> up = Answer.to(request, Escalate(comment="too large for me"), by="erin", at=utc_now())
+        >>> take_answer(open_record(request), up).outcome.reason
+        'erin escalated it.'
     """
 
     kind: Literal["escalate"] = "escalate"
@@ -334,8 +369,17 @@ class Delegate(_Decision):
         to: Id of the person who decides instead.
 
     Example:
-        >>> Delegate(to="bob", comment="he knows the customer").to
-        'bob'
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(
+        ...     request_id="r-1",
+        ...     title="Publish?",
+        ...     allowed=["approve", "delegate"],
+        ...     policy={"reviewers": ["erin"]},
+        ...     created_at=utc_now(),
+        ... )
+        >>> over = Answer.to(request, Delegate(to="bob"), by="erin", at=utc_now())
+        >>> take_answer(open_record(request), over).policy.reviewers
+        ('bob',)
     """
 
     kind: Literal["delegate"] = "delegate"
@@ -346,8 +390,13 @@ class Abstain(_Decision):
     """Take part without a vote for or against.
 
     Example:
-        >>> Abstain(comment="a friend of mine wrote it").kind
-        'abstain'
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(
+        ...     request_id="r-1", title="Go?", allowed=["approve", "abstain"], created_at=utc_now()
+        ... )
+        >>> none = Answer.to(request, Abstain(comment="a friend wrote it"), by="erin", at=utc_now())
+        >>> take_answer(open_record(request), none).outcome.abstentions
+        1
     """
 
     kind: Literal["abstain"] = "abstain"
@@ -795,10 +844,16 @@ class Feedback(Value):
         text: Their words.
 
     Example:
-        >>> from datetime import UTC, datetime
-        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
-        >>> Feedback(revision=1, by="erin", at=at, text="shorter, please").text
-        'shorter, please'
+        >>> from llama_index_hitl.events import feedback_in
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> at = utc_now()
+        >>> request = ReviewRequest(
+        ...     request_id="r-1", title="Publish?", allowed=["revise"], created_at=at
+        ... )
+        >>> answer = Answer.to(request, Revise(feedback="shorter"), by="erin", at=at)
+        >>> [said] = feedback_in(take_answer(open_record(request), answer))
+        >>> said.revision, said.by, said.text
+        (1, 'erin', 'shorter')
     """
 
     revision: Annotated[int, Field(ge=1)]

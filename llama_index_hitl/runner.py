@@ -141,7 +141,7 @@ class Due:
         >>> from llama_index_hitl.testing import ManualClock
         >>> async def main():
         ...     clock = ManualClock()
-        ...     pay = ApproveAction(deadline=timedelta(days=2), clock=clock)
+        ...     pay = ApproveAction(deadline=timedelta(days=2))
         ...     runner = Runner(MemoryStore(), {"pay": pay}, clock=clock)
         ...     await runner.start("pay", action="Refund 40")
         ...     clock.advance(days=14)
@@ -160,8 +160,8 @@ class Runner:
 
     A runner that only lists and takes answers needs no workflows.
 
-    What a method did is stored when it returns, in one transaction, and survives a crash at any
-    instant after that; of what it was at, if it is cut off, all is stored or nothing. A run whose
+    What a method did is stored when it returns, and survives a crash at any instant after that.
+    Each of its changes is one transaction: cut off, all of it is stored or nothing. A run whose
     process has died is gone on with by `recover`, in any process, from its last pause and with the
     same answers.
 

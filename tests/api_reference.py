@@ -29,8 +29,8 @@ DOORS = (
 )
 """Modules in packages that are imported from by their own name, for what the package leaves out."""
 
-NOT_HERE = frozenset({"cli", "drawing", "notebook"})
-"""What holds no Python to call (the commands), or has tests of its own for its docstrings."""
+NOT_HERE = frozenset({"cli", "notebook"})
+"""Commands, and what needs a notebook around it: nothing that an example could call."""
 
 
 @dataclass(frozen=True)

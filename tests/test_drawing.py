@@ -4,6 +4,7 @@ import asyncio
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime, timedelta
 from functools import reduce
+from itertools import pairwise
 from operator import or_
 
 import pytest
@@ -25,12 +26,14 @@ from llama_index_hitl import (
     Revision,
     ask,
 )
+from llama_index_hitl.audit import AuditEntry, AuditKind, chained
 from llama_index_hitl.drawing import Picture, draw_changes, draw_run, draw_workflow
 from llama_index_hitl.drawing._changes import ROWS_LIMIT
 from llama_index_hitl.drawing._layout import Box, layout
+from llama_index_hitl.drawing._story import story_of
 from llama_index_hitl.drawing._times import duration, moment
 from llama_index_hitl.effects import once
-from llama_index_hitl.errors import UnknownRun
+from llama_index_hitl.errors import NotAllowed, UnknownRun
 from llama_index_hitl.prebuilt import DocumentApproval, DraftApproval
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import MemoryStore
@@ -259,6 +262,15 @@ def test_boxes_never_overlap_and_every_line_ends_at_its_boxes(graph, at_most):
             assert abs(y - b) <= box.height / 2 + 0.1
 
 
+def test_many_boxes_in_one_layer_stand_beside_each_other():
+    boxes = [Box("root", 60, 20), *(Box(str(n), 80 + n % 3, 20) for n in range(60))]
+    placed = layout(boxes, [("root", str(n)) for n in range(60)], at_most=100_000)
+    sizes = {box.key: box.width for box in boxes}
+    row = sorted((x, key) for key, (x, _) in placed.centres.items() if key != "root")
+    for (x, key), (other_x, other) in pairwise(row):
+        assert other_x - x >= (sizes[key] + sizes[other]) / 2
+
+
 def test_lines_lead_downwards_but_for_those_that_close_a_circle():
     boxes = [Box(key, 50, 20) for key in "abcd"]
     placed = layout(boxes, [("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")])
@@ -330,6 +342,17 @@ async def test_a_run_that_waits_ends_with_what_it_waits_for():
     assert not [text for text in said if text.startswith("waits")]
 
 
+async def test_an_answer_that_did_not_count_is_told_with_the_reason():
+    desk = Desk()
+    await desk.start()
+    (record,) = await desk.runner.pending()
+    with pytest.raises(NotAllowed):
+        await desk.runner.answer(record.request_id, Approve(), by="mallory")
+    said = texts(await desk.picture())
+    assert "mallory was refused" in said
+    assert any(text.endswith("the request is for role:legal.") for text in said)
+
+
 async def test_requests_that_are_open_together_stand_side_by_side():
     class Payment(Event):
         amount: int
@@ -399,6 +422,17 @@ async def test_what_was_done_once_says_what_and_not_in_which_process():
     assert len(pictures) == 1
 
 
+@pytest.mark.parametrize("end", [AuditKind.FAILED, AuditKind.CANCELLED])
+def test_a_run_that_is_over_waits_for_nothing(end):
+    at = datetime(2026, 3, 2, 9, tzinfo=UTC)
+    rows = None, []
+    for kind, request_id in ((AuditKind.STARTED, None), (AuditKind.OPENED, "r-1"), (end, None)):
+        entry = AuditEntry(kind=kind, run_id="run-1", at=at, request_id=request_id)
+        rows = (row := chained(rows[0], entry)), [*rows[1], row]
+    assert story_of(rows[1][:2]).waits_for == {1: "A request"}
+    assert story_of(rows[1]).waits_for == {}
+
+
 async def test_a_run_that_is_not_there_is_an_error():
     with pytest.raises(UnknownRun):
         await draw_run(Runner(MemoryStore()), "nobody")
@@ -408,12 +442,13 @@ async def test_of_a_very_long_run_the_beginning_is_left_out_and_that_is_said():
     desk = Desk()
     await desk.start()
     for number in range(210):
-        with pytest.raises(Exception, match="editor"):
+        with pytest.raises(NotAllowed):
             await desk.runner.answer(
                 next(iter(await desk.runner.pending())).request_id, Approve(), by=f"editor-{number}"
             )
     picture = await desk.picture()
     assert "… 12 earlier moments are not shown" in texts(picture)
+    assert len(list(parsed(picture).iter(f"{SVG}circle"))) == 201  # and what it waits for
     assert texts(picture)[-1].startswith("waits for an answer")
 
 
@@ -431,7 +466,8 @@ def test_changes_stand_side_by_side_and_what_is_the_same_is_folded():
     fills = [r.attrib["fill"] for r in parsed(picture).iter(f"{SVG}rect")]
     assert fills.count("#ffebe9") == 2  # removed
     assert fills.count("#dafbe1") == 3  # added
-    assert "very " in said or " very" in said  # the word that is new stands out
+    assert fills.count("#8fe3a3") == 1  # the word that is new stands out
+    assert not [text for text in said if "very" in text and "end" in text]
 
 
 async def test_a_revision_is_drawn_beside_the_one_before():
@@ -466,6 +502,8 @@ def test_long_lines_are_wrapped_and_cut_and_long_texts_end_with_how_much_is_left
     assert any(text.endswith("…") for text in texts(picture))
     many = draw_changes("", "\n".join(f"line {n}" for n in range(500)))
     assert f"… and {500 - ROWS_LIMIT + 1:,} more lines, not shown" in texts(many)
+    assert "line 100" in texts(many)
+    assert "line 499" not in texts(many)
 
 
 def test_changes_take_a_request_or_two_texts():

@@ -26,7 +26,6 @@ _VERBS: Mapping[str, tuple[str, str]] = {
 }
 
 _OF_REQUESTS: Mapping[AuditKind, tuple[str, str]] = {
-    AuditKind.REFUSED: ("An answer was refused", "bad"),
     AuditKind.REMINDED: ("Those who are asked were reminded", ""),
     AuditKind.WIDENED: ("More people are asked", ""),
     AuditKind.ESCALATED: ("Nobody decided in time: passed on", "warn"),
@@ -170,6 +169,8 @@ def _told(entry: AuditEntry) -> tuple[str, str, str] | None:
         return _asked(entry)
     if entry.kind in (AuditKind.ANSWERED, AuditKind.RULE_DECIDED):
         return _decided(entry)
+    if entry.kind is AuditKind.REFUSED:
+        return f"{entry.actor or 'Somebody'} was refused", entry.reason, "warn"
     if entry.kind in _OF_REQUESTS:
         words, tone = _OF_REQUESTS[entry.kind]
         return words, _happened(entry), tone

@@ -119,9 +119,9 @@ class Board:
         act: Callable[[], None] | None = None
         with suppress(TimeoutError):
             act = await asyncio.wait_for(self._acts.get(), self._seconds_left())
+        self._say_deadlines()
         if act is not None:
             act()
-        self._say_deadlines()
         if self._seen is False or self._is_out_of_patience():
             raise NoWidgetsError
 

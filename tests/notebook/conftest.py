@@ -18,12 +18,13 @@ async def client() -> AsyncIterator[Client]:
     made = Client(nbformat.v4.new_notebook(), kernel_name="python3", resources={})
     async with made.async_setup_kernel():
         await Page(made).run(f"import sys\nsys.path.insert(0, {str(HERE)!r})").ends()
-        await Page(made).run(PRELUDE).ends()
+        await Page(made).run(PRELUDE).ends(within=50)  # imports take their time
         yield made
 
 
 PRELUDE = """
 import asyncio
+import ipywidgets
 from datetime import UTC, datetime, timedelta
 from llama_index_hitl import *
 from llama_index_hitl.notebook import Inbox, review_in_notebook
@@ -35,8 +36,9 @@ from notebook_flows import *
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def page(client: Client) -> Page:
-    """An empty notebook."""
-    client.nb = nbformat.v4.new_notebook()
-    client.widget_state.clear()
-    return Page(client)
+async def page(client: Client) -> AsyncIterator[Page]:
+    """An empty notebook; a cell of it that still runs when the test ends is interrupted."""
+    client.begin()
+    made = Page(client)
+    yield made
+    await made.close()

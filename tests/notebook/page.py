@@ -7,6 +7,7 @@ input at a time, and waits until the kernel has said that it took it.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-SECONDS = 20.0
+SECONDS = 10.0
 """After which something that does not happen is a failure."""
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -28,6 +29,13 @@ class Client(NotebookClient):
         super().__init__(notebook, **options)
         self.heard = asyncio.Event()
         self.taken: set[str] = set()
+        self.focused: list[str] = []
+
+    def begin(self) -> None:
+        """Begin an empty notebook."""
+        self.nb = nbformat.v4.new_notebook()
+        self.widget_state.clear()
+        self.focused.clear()
 
     async def async_start_new_kernel_client(self) -> Any:
         client = await super().async_start_new_kernel_client()
@@ -46,6 +54,8 @@ class Client(NotebookClient):
         content = msg["content"]
         if msg["msg_type"] == "status" and content["execution_state"] == "idle":
             self.taken.add(msg["parent_header"].get("msg_id", ""))
+        if msg["msg_type"] == "comm_msg" and content["data"].get("content") == {"do": "focus"}:
+            self.focused.append(content["comm_id"])
         if msg["msg_type"] == "comm_close":
             self.widget_state.pop(content["comm_id"], None)
         self.heard.set()
@@ -80,9 +90,9 @@ class Cell:
         found = (output.get("data", {}).get(VIEW) for output in self.outputs)
         return [view["model_id"] for view in found if view]
 
-    async def ends(self) -> Cell:
+    async def ends(self, within: float = SECONDS) -> Cell:
         """Wait until it has run."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(within):
             await self.task
         return self
 
@@ -135,14 +145,25 @@ class Cell:
         layout = self.page.client.widget_state.get(state.get("layout", "")[10:], {})
         return layout.get("display") == "none"
 
-    def find(self, kind: str, label: str) -> str | None:
+    def find(self, kind: str, label: str, at: int = 0) -> str | None:
         """Return the id of a widget that can be used."""
+        found = [
+            state
+            for state in self.shown()
+            if state["_model_name"].startswith(kind) and state.get("description") == label
+        ]
+        usable = [state for state in found if not state.get("disabled")]
         states = self.page.client.widget_state
+        return next((key for key, s in states.items() if usable[at:] and s is usable[at]), None)
+
+    def problem_at(self, label: str) -> str:
+        """What is said to be wrong at a field; an empty text: nothing."""
         for state in self.shown():
-            fits = state["_model_name"].startswith(kind) and state.get("description") == label
-            if fits and not state.get("disabled"):
-                return next(key for key, known in states.items() if known is state)
-        return None
+            if "field" in state.get("_dom_classes", ()):
+                field, *_, problem = map(self.page.state, state["children"])
+                if field["description"] == label:
+                    return re.sub("<[^>]*>", "", problem["value"])
+        return ""
 
     def labels(self, kind: str) -> list[str]:
         return [s["description"] for s in self.shown() if s["_model_name"].startswith(kind)]
@@ -160,9 +181,9 @@ class Cell:
 
     # ------------------------------------------------------------- what the person does
 
-    async def click(self, label: str) -> None:
-        """Press a button, once it is there."""
-        model = await self.until(lambda: self.find("Button", label))
+    async def click(self, label: str, at: int = 0) -> None:
+        """Press a button, once it is there; the one at some place among those of its name."""
+        model = await self.until(lambda: self.find("Button", label, at))
         await self.page.send(model, {"method": "custom", "content": {"event": "click"}})
 
     async def type(self, label: str, text: str) -> None:
@@ -190,7 +211,30 @@ class Page:
     def __init__(self, client: Client) -> None:
         self.client = client
         self._counting: set[asyncio.Task[None]] = set()
+        self._running: list[asyncio.Task[Any]] = []
         self.shows_widgets = True
+
+    async def close(self) -> None:
+        """Leave nothing that runs."""
+        for task in self._running:
+            if not task.done():
+                await self.client.km.interrupt_kernel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def state(self, reference: str) -> dict[str, Any]:
+        """Return the state of a widget."""
+        return self.client.widget_state[reference.removeprefix("IPY_MODEL_")]
+
+    @property
+    def focused(self) -> list[str]:
+        """Labels of the inputs that were made ready to be typed into, in order."""
+        states = self.client.widget_state
+        return [str(states[model]["description"]) for model in self.client.focused]
+
+    async def refuse(self, model: str) -> None:
+        """Say that widgets are not known here, as front ends without them do."""
+        kc = self.client.kc
+        kc.shell_channel.send(kc.session.msg("comm_close", {"comm_id": model, "data": {}}))
 
     def run(self, source: str) -> Cell:
         """Run a cell; it may wait for what is done on its page."""
@@ -198,6 +242,7 @@ class Page:
         self.client.nb.cells.append(node)
         index = len(self.client.nb.cells) - 1
         task = asyncio.create_task(self.client.async_execute_cell(node, index))
+        self._running.append(task)
         cell = Cell(self, node, task)
         if self.shows_widgets:
             watching = asyncio.create_task(self.count_views(cell))

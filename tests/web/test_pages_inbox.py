@@ -206,7 +206,7 @@ def test_a_deadline_says_its_minutes_when_it_is_near(ahead: timedelta, words: st
 async def test_a_workflow_is_called_as_it_is_registered(desk: Desk, bob: Browser) -> None:
     await desk.start(supplier="Acme", amount=1200)
     row = (await bob.get("/")).one("span", class_="row-where")
-    assert row.text == "Invoice \u203a Approval"
+    assert row.text == "Invoice \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} Approval"
     elsewhere = workflow_title({}, "shop.orders.InvoiceFlow")
     assert elsewhere == "Invoice Flow"
 
