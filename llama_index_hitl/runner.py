@@ -969,8 +969,17 @@ class Runner:
             await self.notify()
             await asyncio.sleep(every.total_seconds())
 
-    async def check(self) -> tuple[Check, ...]:
-        """Say of every run that is not over whether it would go on with this code."""
+    async def check(self, run_id: str | None = None) -> tuple[Check, ...]:
+        """Say of every run that is not over whether it would go on with this code.
+
+        Args:
+            run_id: Look at this run only, however it stands.
+
+        Raises:
+            UnknownRun: There is no such run.
+        """
+        if run_id is not None:
+            return (await self._check(await self._run(run_id)),)
         checks: list[Check] = []
         for status in (RunStatus.WAITING, RunStatus.FAILED, RunStatus.RUNNING):
             after: str | None = None

@@ -180,7 +180,7 @@ async def test_an_interrupt_leaves_the_request_open_and_the_same_run_goes_on(pag
     await cell.click("Approve…")
     await cell.until(lambda: "Approve" in cell.buttons)
     await page.client.km.interrupt_kernel()
-    with pytest.raises(CellExecutionError, match="CancelledError|KeyboardInterrupt"):
+    with pytest.raises(CellExecutionError, match=r"CancelledError|KeyboardInterrupt"):
         await cell.ends()
     assert cell.views == []
     assert "This stays open" in cell.html

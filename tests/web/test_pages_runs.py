@@ -24,7 +24,7 @@ from llama_index_hitl.models import Reviewer, ReviewRequest
 from llama_index_hitl.rules import rule
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import MemoryStore
-from llama_index_hitl.web import Visibility
+from llama_index_hitl.web import Visibility, create_app
 
 ALICE, BOB, ROOT, EVE = "alice", "bob:legal", "root:admin", "eve"
 HOSTILE = "<script>alert(1)</script>"
@@ -562,3 +562,52 @@ async def test_pages_work_wherever_they_are_mounted(app: FastAPI) -> None:
             page = await bob.get(path)
             links = re.findall(r'(?:href|src|action|data-live|data-events)="([^"]*)"', page)
             assert all(link.startswith(("/work/reviews/", "#")) for link in links), links
+
+
+class Letter(Event):
+    text: str = "Dear Sir"
+
+
+class LettersThen(Workflow):
+    @step
+    async def write(self, ev: StartEvent) -> Letter:
+        return Letter()
+
+    legal = Review(Letter)
+
+    @step
+    async def send(self, ev: Approved) -> StopEvent:
+        return StopEvent(result="sent")
+
+
+class LettersNow(Workflow):
+    @step
+    async def write(self, ev: StartEvent) -> Letter:
+        return Letter()
+
+    counsel = Review(Letter)
+
+    @step
+    async def send(self, ev: Approved) -> StopEvent:
+        return StopEvent(result="sent")
+
+
+async def test_a_run_that_no_longer_fits_the_code_says_so_and_keeps_its_answer() -> None:
+    store = MemoryStore()
+    then = Runner(store, {"letters": LettersThen(timeout=None)})
+    await then.start("letters", run_id="letter-1", by="alice")
+    (asked,) = await then.pending()
+    now = Runner(store, {"letters": LettersNow(timeout=None)})
+    app = create_app(now, authenticate=lambda _: Reviewer(id="alice"))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as alice:
+        before = (await alice.get("/api/runs/letter-1")).json()
+        answer = {"decision": "approve", "digest": asked.request.digest}
+        taken = await alice.post(f"/api/requests/{asked.request_id}/answer", json=answer)
+        after = (await alice.get("/api/runs/letter-1")).json()
+        page = (await alice.get("/runs/letter-1")).text
+    assert (before["held_up"], taken.status_code, after["status"]) == ([], 200, "waiting")
+    assert any("legal" in difference for difference in after["held_up"])
+    assert "cannot go on with the code that runs here" in page
+    await then.advance("letter-1")
+    assert await then.result("letter-1") == "sent"
