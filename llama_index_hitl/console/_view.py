@@ -88,6 +88,7 @@ class View:
         self._console = Console(
             file=cast("IO[str]", self._out),
             force_terminal=self.is_terminal,
+            force_jupyter=False,  # in a notebook too, all goes to the stream, in order
             color_system="auto" if self.is_terminal else None,
             markup=False,
             emoji=False,

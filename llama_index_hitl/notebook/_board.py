@@ -29,6 +29,9 @@ from llama_index_hitl.notebook._sheet import Sheet
 PATIENCE_SECONDS = 10.0
 """How long a front end that says nothing of notebooks has to show the first button."""
 
+PULSE_SECONDS = 0.25
+"""How often to look up, so that an interrupt is noticed: it does not wake the loop of a kernel."""
+
 LEFT_OPEN = "This stays open. Run the cell that waits for it again to go on."
 
 
@@ -125,18 +128,17 @@ class Board:
         if self._seen is False or self._is_out_of_patience():
             raise NoWidgetsError
 
-    def _seconds_left(self) -> float | None:
+    def _seconds_left(self) -> float:
         now = self._clock()
-        due = [
+        due = [PULSE_SECONDS]
+        due += [
             (sheet.record.policy.deadline - now).total_seconds()
             for request_id, sheet in self._sheets.items()
             if sheet.is_open and sheet.record.policy.deadline and request_id not in self._run.sent
         ]
         if self._is_watching():
             due.append(self._since + PATIENCE_SECONDS - self._loop.time())
-        if self._run.idle is False and self._run.others:
-            due.append(0.2)  # the run may come to rest without a word
-        return max(min(due), 0.01) if due else None
+        return max(min(due), 0.01)
 
     # ------------------------------------------------------------- what is shown
 
@@ -237,9 +239,9 @@ class Board:
         if widget is None or self._watched is not None:
             return
         self._watched, self._since = widget, self._loop.time()
+        widget._view_count = 0  # noqa: SLF001 - front ends count their views of it from here on
         widget.observe(lambda _: self._post(self._is_seen), "_view_count")
         widget.comm.on_close(lambda _: self._post(self._is_not_seen))
-        widget._view_count = 0  # noqa: SLF001 - front ends count their views of it from here on
 
     def _is_seen(self) -> None:
         self._seen = True

@@ -179,7 +179,7 @@ class _Form:
     def raw(self) -> dict[str, str]:
         """What was typed, as `parse_answer` takes it, and as the person means it."""
         shown = [*self._own, *(self._grant if self._grants else [])]
-        found = {each.field.name: each.text for each in shown}
+        found = {each.field.name: each.text for each in shown if each.is_given}
         return {
             "decision": self._kind.value,
             **as_meant(self._request, self._kind, found),

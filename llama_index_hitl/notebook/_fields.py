@@ -34,6 +34,11 @@ class FieldInput:
         """What was typed; of a choice, its value."""
         return str(self._input.value or "")
 
+    @property
+    def is_given(self) -> bool:
+        """Whether this says anything: yes or no must be said, nothing is not no."""
+        return self.field.widget != "boolean" or self.text != ""
+
     def focus(self) -> None:
         """Let the person type here at once."""
         self._input.focus()

@@ -11,7 +11,7 @@ from llama_index_hitl.clock import Clock
 from llama_index_hitl.errors import FieldProblem
 from llama_index_hitl.forms import parse_answer
 from llama_index_hitl.models import Answer, RequestStatus, Reviewer, ReviewRecord
-from llama_index_hitl.notebook._card import callout, card, framed
+from llama_index_hitl.notebook._card import card
 from llama_index_hitl.notebook._controls import Check, Controls, Post, Send
 from llama_index_hitl.notebook._output import Output
 from llama_index_hitl.policies import why_not_allowed
@@ -34,6 +34,7 @@ class Sheet:
         self.record = record
         self.can_answer = False
         self.why_not = ""
+        self._why_not_said = ""
         self._clock = clock
         self._post = post
         self._send = send
@@ -78,10 +79,9 @@ class Sheet:
             )
             self._below.show_widget(self._controls.box)
         elif self.is_open and reason is not None:
-            name = person.name or person.id
             self.why_not = reason
-            text = f"{name} may not answer this: {reason}."
-            self._below.show(framed(callout(text, "warn")), text)
+            self._why_not_said = f"{person.name or person.id} may not answer this: {reason}."
+            self.draw(self._why_not_said)
 
     def moved(self, record: ReviewRecord, person: Reviewer | None) -> None:
         """Show what has become of the request."""
@@ -109,7 +109,7 @@ class Sheet:
         """Leave nothing but what can be read without a kernel."""
         self._take_away()
         if self.is_open:
-            self.draw(note)
+            self.draw(self._why_not_said or note)
 
     def _voted(self, person: Reviewer | None) -> bool:
         return person is not None and any(a.by.id == person.id for a in self.record.answers)

@@ -155,7 +155,7 @@ class Trips(Workflow):
 
     @step
     async def book(self, ev: Responded) -> StopEvent:
-        return StopEvent(result=ev.response.model_dump(mode="json"))
+        return StopEvent(result=dict(ev.response))
 
 
 class Plain(Workflow):

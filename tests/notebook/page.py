@@ -7,6 +7,7 @@ input at a time, and waits until the kernel has said that it took it.
 from __future__ import annotations
 
 import asyncio
+import html
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -92,8 +93,9 @@ class Cell:
 
     async def ends(self, within: float = SECONDS) -> Cell:
         """Wait until it has run."""
-        async with asyncio.timeout(within):
-            await self.task
+        done, _ = await asyncio.wait({self.task}, timeout=within)
+        assert done, f"It does not end: {self.html} {self.text}"
+        self.task.result()
         return self
 
     @asynccontextmanager
@@ -162,7 +164,7 @@ class Cell:
             if "field" in state.get("_dom_classes", ()):
                 field, *_, problem = map(self.page.state, state["children"])
                 if field["description"] == label:
-                    return re.sub("<[^>]*>", "", problem["value"])
+                    return html.unescape(re.sub("<[^>]*>", "", problem["value"]))
         return ""
 
     def labels(self, kind: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import nbformat
 import pytest
@@ -48,7 +49,7 @@ async def test_everything_there_is_to_know_stands_in_the_output_before_the_decis
     await cell.type("Feedback", "say more")
     await cell.click("Send back")
     await cell.until(lambda: "Changed since revision 1" in cell.html and "Reject…" in cell.buttons)
-    assert "They said: <mark>" in cell.html or "say more</mark>" in cell.html
+    assert "<mark>say</mark>" in cell.html
     assert "Revision 2 of 3" in cell.html
     assert "Feedback so far" in cell.html
     await cell.click("Reject…")
@@ -70,7 +71,7 @@ async def test_what_is_wrong_is_said_at_the_field_and_what_was_typed_stays(page:
     await cell.type("Pages (optional)", "5")
     await cell.click("Preview the change")
     await cell.until(lambda: "<ins>" in cell.said)
-    assert "<mark>bath</mark>" in cell.said
+    assert "Mice in the bath" in re.sub("<[^>]*>", "", cell.said)
     await cell.click("Approve with this edit")
     await cell.ends()
     assert result(cell) == "'published: Mice in the bath, 5 pages'"
@@ -139,10 +140,13 @@ async def test_a_form_follows_the_schema_of_the_response(page: Page) -> None:
     await cell.type("Nights", "many")
     await cell.click("Send response")
     await cell.until(lambda: cell.problem_at("Nights") == "this must be a whole number")
-    assert cell.problem_at("By") == "choose one of: train, boat"
+    await cell.until(lambda: cell.problem_at("By") == "choose one of: train, boat")
     await cell.type("Nights", "3")
     await cell.type("Leaves", "2026-03-06")
     await cell.choose("By", "boat")
+    await cell.click("Send response")
+    await cell.until(lambda: cell.problem_at("Breakfast") == "'breakfast' is a required property")
+    assert cell.problem_at("Nights") == ""
     await cell.choose("Breakfast", "No")
     await cell.click("Send response")
     await cell.ends()
@@ -180,7 +184,7 @@ async def test_an_interrupt_leaves_the_request_open_and_the_same_run_goes_on(pag
     await cell.click("Approve…")
     await cell.until(lambda: "Approve" in cell.buttons)
     await page.client.km.interrupt_kernel()
-    with pytest.raises(CellExecutionError, match=r"CancelledError|KeyboardInterrupt"):
+    with pytest.raises(CellExecutionError, match="CancelledError"):
         await cell.ends()
     assert cell.views == []
     assert "This stays open" in cell.html
@@ -268,7 +272,6 @@ async def test_a_deadline_that_passes_closes_the_request(page: Page) -> None:
     await cell.click("Approve…")
     assert "Due 6 Mar 2026, 01:00 UTC · 60 min left" in cell.html
     await cell.click("An hour passes")
-    await cell.click("Approve")
     await cell.ends()
     assert result(cell) == "'too late'"
     assert "Expired" in cell.html
