@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from llama_index_hitl.calendars import WorkingHours
 from llama_index_hitl.errors import GateError
+from llama_index_hitl.events import Approved
 from llama_index_hitl.models import ROLE_PREFIX, Escalate, Expire, Priority, Reject, Remind, Widen
 from llama_index_hitl.rules import Rule
 
@@ -22,6 +23,7 @@ _FUNCTIONS = (
     "title", "body", "evidence", "reviewers", "requester", "deadline", "ladder", "max_revisions",
     "when", "priority", "tags", "response",
 )  # fmt: skip
+_SWITCHES = ("bar_requester", "second_person_for_edit", "editable", "abstainable", "delegable")
 _LOOKS_LIKE_A_ROLE = ("role", "roles", "group", "groups")
 
 
@@ -33,6 +35,11 @@ def check_options(gate: Review) -> None:
     """
     for name in _FUNCTIONS:
         _check_function(name, getattr(gate, name))
+    for name in _SWITCHES:
+        value: object = getattr(gate, name)
+        if not isinstance(value, bool):
+            # A list of fields, say, would open more than whoever wrote it wants.
+            raise GateError(f"{name}= must be True or False, not {value!r}.")
     _check_deadline(gate)
     _check_ladder(gate)
     if not callable(gate.priority) and gate.priority not in get_args(Priority):
@@ -149,6 +156,11 @@ def _check_subject(gate: Review) -> None:
         return
     fields = gate.event.model_fields
     if gate.subject not in fields:
+        if issubclass(gate.event, Approved):
+            raise GateError(
+                f"{gate.event.__name__} is an approval, whose subject is reviewed again: leave "
+                f"subject={gate.subject!r} out."
+            )
         listed = ", ".join(fields) or "none"
         raise GateError(
             f"{gate.event.__name__} has no field {gate.subject!r} (its fields: {listed})."

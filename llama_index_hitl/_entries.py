@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import JsonValue
 
@@ -24,11 +24,12 @@ from llama_index_hitl.models import (
 from llama_index_hitl.rendering import diff_of, text_of
 from llama_index_hitl.stores.protocol import NoticeKind
 
-Redact: TypeAlias = Callable[[AuditKind | NoticeKind, JsonObject], JsonObject]
+Redact: TypeAlias = Callable[[AuditKind | NoticeKind | Literal["progress"], JsonObject], JsonObject]
 """Takes out what must not be stored or told: given the kind and the data, returns the data to keep.
 
 Of an audit entry the data are an object with `reason` and `details`; of a notice they are its
-payload. What does not come back is not kept.
+payload; of what a run said, which is of the kind `progress`, an object with `type`, `message` and
+`data`. What does not come back is not kept.
 """
 
 _LONGEST_REASON = 1_000_000

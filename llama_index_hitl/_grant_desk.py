@@ -21,11 +21,32 @@ from llama_index_hitl.stores.protocol import Commit, GrantQuery, Page, Store, St
 class GrantDesk:
     """The standing approvals in a store. `Runner.grants` is one.
 
+    What a method did is stored when it returns.
+
     Args:
         store: Where they are.
         outbox: Through which changes of them are stored.
         authorizer: Vouches for people.
         clock: Where the time comes from.
+
+    Example:
+        >>> from llama_index_hitl.models import GrantTerms
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> async def main():
+        ...     grants = Runner(MemoryStore()).grants
+        ...     terms = GrantTerms(at_most={"amount": 100})
+        ...     given = await grants.give(
+        ...         workflow="bank",
+        ...         tool="transfer",
+        ...         version="3f1a",
+        ...         terms=terms,
+        ...         arguments={"amount": 40},
+        ...         by="alice",
+        ...     )
+        ...     revoked = await grants.revoke(given.grant_id, by="alice", reason="misused")
+        ...     return grants.state_of(given), grants.state_of(revoked)
+        >>> asyncio.run(main())
+        ('active', 'revoked')
     """
 
     def __init__(
@@ -74,13 +95,20 @@ class GrantDesk:
     async def get(self, grant_id: str) -> Grant:
         """Return a standing approval, whether or not it covers anything.
 
+        Args:
+            grant_id: The id.
+
         Raises:
             UnknownGrant: There is none with that id.
         """
         return (await self._stored(grant_id)).grant
 
     def state_of(self, grant: Grant) -> GrantState:
-        """Return how a standing approval stands now."""
+        """Return how a standing approval stands now.
+
+        Args:
+            grant: The standing approval.
+        """
         return state_of(grant, self._clock())
 
     async def give(
@@ -148,6 +176,11 @@ class GrantDesk:
 
         What it has covered stays as it is. Revoking it again changes nothing, the first time
         counts.
+
+        Args:
+            grant_id: The id.
+            by: Who revokes it.
+            reason: Why, for people.
 
         Returns:
             It, revoked.

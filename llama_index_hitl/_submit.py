@@ -57,6 +57,19 @@ class Receipt(Value):
         answer: The answer as it was taken: by whom, in what role, when by the runner's clock.
         number: Its place among the answers to the request, from 1.
         decides: Whether it closed the request.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+        ...     await runner.start("draft", topic="mice", content="Mice are small.")
+        ...     [record] = await runner.pending()
+        ...     first = await runner.answer(record.request_id, Approve(), by="erin")
+        ...     again = await runner.answer(record.request_id, Approve(), by="erin")
+        ...     return first.decides, first == again
+        >>> asyncio.run(main())
+        (True, True)
     """
 
     run_id: str
@@ -80,6 +93,24 @@ class Submission:
         digest: Digest of what the person saw: the answer counts for that only. None: the caller
             vouches that it is what is stored.
         role: In which role, where it matters.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+        ...     await runner.start("draft", topic="mice", content="Mice are small.")
+        ...     yes = [
+        ...         Submission(
+        ...             request_id=record.request_id,
+        ...             decision=Approve(),
+        ...             digest=record.request.digest,
+        ...         )
+        ...         for record in await runner.pending(reviewer="erin")
+        ...     ]
+        ...     return [receipt.decides for receipt in await runner.answer_many(yes, by="erin")]
+        >>> asyncio.run(main())
+        [True]
     """
 
     request_id: str
@@ -149,7 +180,7 @@ class Submitter:
         try:
             answer = Answer(
                 request_id=request.request_id,
-                digest=submission.digest or request.digest,
+                digest=request.digest if submission.digest is None else submission.digest,
                 decision=submission.decision,
                 by=by,
                 role=submission.role,

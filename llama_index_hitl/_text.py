@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
@@ -24,6 +25,19 @@ def storable(text: str, limit: int) -> str:
 def one_line(text: str, limit: int) -> str:
     """Return a text likewise, as one line."""
     return storable(" ".join(text.split()), limit)
+
+
+def without_example(docstring: str) -> str:
+    """Return what a docstring says before its example."""
+    return docstring.partition("\n\nExample:\n")[0]
+
+
+def origin_of(error: Exception) -> str:
+    """Return the type of an error and where it came from, for a log.
+
+    What it says is left out: it may quote what is confidential.
+    """
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
 
 
 def visible(text: str) -> str:

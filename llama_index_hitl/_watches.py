@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 from workflows.events import Event
 
+from llama_index_hitl._text import origin_of
+
 _LOGGER = logging.getLogger(__name__)
 
 Watch: TypeAlias = Callable[[str, Event], Awaitable[None] | None]
@@ -46,5 +48,10 @@ class Watches:
                 shown = watch(run_id, event)
                 if inspect.isawaitable(shown):
                     await shown
-            except Exception:
-                _LOGGER.exception("What watches run %s has failed at %s", run_id, type(event))
+            except Exception as error:  # noqa: BLE001
+                _LOGGER.error(  # noqa: TRY400 - the traceback would say too much
+                    "What watches run %s has failed at %s: %s",
+                    run_id,
+                    type(event),
+                    origin_of(error),
+                )

@@ -7,6 +7,20 @@ What a chain of hashes alone cannot show: that rows are missing at its end, and 
 may write to the store made all rows from some point on anew, hashes included. Both show against a
 seal, the number and hash of the last row (`seal_of`), that was written down where the writer of the
 store cannot reach it.
+
+Example:
+    >>> from llama_index_hitl.prebuilt import DraftApproval
+    >>> from llama_index_hitl.runner import Runner
+    >>> from llama_index_hitl.stores import MemoryStore
+    >>> async def main():
+    ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+    ...     run = await runner.start("draft", topic="mice", content="Mice are small.")
+    ...     return await runner.history(run.run_id)
+    >>> rows = asyncio.run(main())
+    >>> [row.entry.kind.value for row in rows]
+    ['started', 'opened']
+    >>> verify(rows), verify(rows[:1], seal=seal_of(rows))
+    ((), ('the rows after row 1 are missing: the trail was sealed at row 2',))
 """
 
 from __future__ import annotations
@@ -40,32 +54,59 @@ class AuditKind(StrEnum):
     """What a row tells."""
 
     STARTED = "started"
+    """A run was started."""
     OPENED = "opened"
+    """A request was asked."""
     ANSWERED = "answered"
+    """An answer was taken."""
     REFUSED = "refused"
+    """An answer was not taken."""
     RULE_DECIDED = "rule_decided"
+    """A rule, or a standing approval, decided without a person."""
     REMINDED = "reminded"
+    """Those who may answer were told once more."""
     WIDENED = "widened"
+    """More people were asked."""
     ESCALATED = "escalated"
+    """A request was passed up as its time was over."""
     DEFAULTED = "defaulted"
+    """A request was rejected as its time was over."""
     EXPIRED = "expired"
+    """A request was closed undecided as its time was over."""
     SUPERSEDED = "superseded"
+    """A newer request took the place of one."""
     WITHDRAWN = "withdrawn"
+    """A request was taken back."""
     REOPENED = "reopened"
+    """A request is open again, for the workflow has refused the answer."""
     CLAIMED = "claimed"
+    """Somebody looks at a request."""
     RELEASED = "released"
+    """They look at it no more."""
     EFFECT_BEGUN = "effect_begun"
+    """An effect was begun."""
     EFFECT_DONE = "effect_done"
+    """An effect has happened."""
     EFFECT_IN_DOUBT = "effect_in_doubt"
+    """A run came to an effect that was begun and never finished."""
     EFFECT_SETTLED = "effect_settled"
+    """Somebody has said whether an effect has happened."""
     GRANTED = "granted"
+    """A standing approval was given."""
     GRANT_USED = "grant_used"
+    """A standing approval covered a call."""
     GRANT_REVOKED = "grant_revoked"
+    """A standing approval was revoked."""
     FAILED = "failed"
+    """A step of the run raised."""
     RETRIED = "retried"
+    """A failed run is tried again."""
     CANCELLED = "cancelled"
+    """The run was ended by somebody."""
     FINISHED = "finished"
+    """The run has a result."""
     SPOT_CHECKED = "spot_checked"
+    """Somebody judged what a rule had approved."""
 
 
 class AuditEntry(Value):
@@ -82,6 +123,13 @@ class AuditEntry(Value):
         digest: Digest of what the person saw.
         reason: Why, as a sentence for people.
         details: What else there is to know; of an edit, `diff` shows it as text.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> entry = AuditEntry(kind="answered", run_id="run-1", at=at, actor="erin", channel="mail")
+        >>> entry.kind.value, entry.actor
+        ('answered', 'erin')
     """
 
     kind: AuditKind
@@ -104,6 +152,11 @@ class AuditRow(Value):
         entry: What happened.
         previous: Hash of the row before; empty for the first one.
         hash: SHA-256 over number, entry and `previous`, in hexadecimal.
+
+    Example:
+        >>> row = chained(None, AuditEntry(kind="started", run_id="run-1", at=utc_now()))
+        >>> row.number, row.previous, row.hash == row.actual_hash()
+        (1, '', True)
     """
 
     number: int = Field(ge=1)
@@ -127,6 +180,12 @@ class AuditSeal(Value):
         run_id: The run.
         number: How many rows it had.
         hash: Hash of the last of them.
+
+    Example:
+        >>> row = chained(None, AuditEntry(kind="started", run_id="run-1", at=utc_now()))
+        >>> seal = seal_of([row])  # write it down where the writer of the store cannot reach it
+        >>> verify([row], seal=seal)
+        ()
     """
 
     run_id: Identifier
@@ -140,6 +199,13 @@ def chained(previous: AuditRow | None, entry: AuditEntry) -> AuditRow:
     Args:
         previous: The last row of the run; None: this is the first.
         entry: What happened.
+
+    Example:
+        >>> at = utc_now()
+        >>> first = chained(None, AuditEntry(kind="started", run_id="run-1", at=at))
+        >>> second = chained(first, AuditEntry(kind="finished", run_id="run-1", at=at))
+        >>> second.number, second.previous == first.hash
+        (2, True)
     """
     number = 1 if previous is None else previous.number + 1
     before = "" if previous is None else previous.hash
@@ -157,6 +223,11 @@ def seal_of(rows: Sequence[AuditRow]) -> AuditSeal | None:
 
     Args:
         rows: All rows of one run, in order.
+
+    Example:
+        >>> row = chained(None, AuditEntry(kind="started", run_id="run-1", at=utc_now()))
+        >>> seal_of([row]).number, seal_of([])
+        (1, None)
     """
     if not rows:
         return None
@@ -185,6 +256,12 @@ def verify(
     Returns:
         What is wrong, each as a sentence fragment that names the row by number, kind and request;
         empty: nothing. A trail without rows is wrong: every run has a first row.
+
+    Example:
+        >>> row = chained(None, AuditEntry(kind="started", run_id="run-1", at=utc_now()))
+        >>> changed = row.entry.model_copy(update={"actor": "nobody"})
+        >>> verify([row]), verify([row.model_copy(update={"entry": changed})])
+        ((), ('row 1 (started) was changed: it does not fit its hash',))
     """
     given = tuple(rows)
     if run_id is None:
@@ -266,6 +343,14 @@ def export(rows: Iterable[AuditRow]) -> Iterator[str]:
     """Write rows as JSON Lines: one row a line, keys sorted, ASCII only, ends of lines included.
 
     The same rows give the same text, always; `file.writelines(export(rows))` stores it.
+
+    Args:
+        rows: The rows, in order.
+
+    Example:
+        >>> row = chained(None, AuditEntry(kind="started", run_id="run-1", at=utc_now()))
+        >>> with open("trail.jsonl", "w") as file:
+        ...     file.writelines(export([row]))
     """
     for row in rows:
         yield json.dumps(row.model_dump(mode="json"), sort_keys=True, separators=(",", ":")) + "\n"
@@ -276,8 +361,19 @@ def read(lines: Iterable[str]) -> list[AuditRow]:
 
     Blank lines are passed over.
 
+    Args:
+        lines: The lines.
+
+    Returns:
+        The rows, in order.
+
     Raises:
         AuditUnreadable: A line is no row: it is cut off, not JSON, or holds what no row holds.
+
+    Example:
+        >>> row = chained(None, AuditEntry(kind="started", run_id="run-1", at=utc_now()))
+        >>> read(export([row])) == [row]
+        True
     """
     return [_row(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 

@@ -15,14 +15,23 @@ class Action(StrEnum):
     """
 
     ANSWER = "answer"
+    """Answer a request."""
     WITHDRAW = "withdraw"
+    """Take a request back."""
     CANCEL = "cancel"
+    """End a run."""
     RETRY = "retry"
+    """Try a failed run again."""
     SETTLE = "settle"
+    """Say whether an effect that is in doubt has happened."""
     SPOT_CHECK = "spot_check"
+    """Judge what a rule has approved."""
     GRANT = "grant"
+    """Give a standing approval."""
     REVOKE = "revoke"
+    """Revoke a standing approval."""
     CLAIM = "claim"
+    """Say that they look at a request."""
 
 
 class Authorizer(Protocol):
@@ -30,6 +39,19 @@ class Authorizer(Protocol):
 
     Whether a request is for somebody is checked after this, with the roles that are returned: an
     authorizer can only be stricter than the request.
+
+    Example:
+        >>> from llama_index_hitl.errors import NotAllowed
+        >>> ROLES = {"lena": ("legal",)}
+        >>> class Staff:
+        ...     async def authorize(self, by, action, *, run_id, request):
+        ...         if by.id not in ROLES:
+        ...             raise NotAllowed(run_id, by=by.id, reason="they do not work here")
+        ...         return Reviewer(id=by.id, roles=ROLES[by.id])
+        >>> staff: Authorizer = Staff()  # for `Runner(..., authorizer=staff)`
+        >>> lena = Reviewer(id="lena", roles=("boss",))
+        >>> asyncio.run(staff.authorize(lena, Action.ANSWER, run_id="r-1", request=None)).roles
+        ('legal',)
     """
 
     async def authorize(
@@ -51,7 +73,14 @@ class Authorizer(Protocol):
 
 
 class TrustingAuthorizer:
-    """Takes everybody for who they say they are: for hosts that have checked that before."""
+    """Takes everybody for who they say they are: for hosts that have checked that before.
+
+    Example:
+        >>> lena = Reviewer(id="lena", roles=("legal",))
+        >>> said = TrustingAuthorizer().authorize(lena, Action.ANSWER, run_id="r-1", request=None)
+        >>> asyncio.run(said) is lena
+        True
+    """
 
     async def authorize(
         self,
@@ -61,5 +90,12 @@ class TrustingAuthorizer:
         run_id: str,
         request: ReviewRequest | None,
     ) -> Reviewer:
-        """Return `by` as it is."""
+        """Return `by` as it is.
+
+        Args:
+            by: Who they say they are.
+            action: Not looked at.
+            run_id: Not looked at.
+            request: Not looked at.
+        """
         return by

@@ -37,18 +37,21 @@ class WorkingHours(Value):
     Where the clocks are changed, a time that they skip or show twice is read as though they had
     not been changed yet.
 
-    Example:
-        ```python
-        office = WorkingHours(time_zone="Europe/Berlin", holidays={date(2026, 12, 25)})
-        Review(Draft, deadline=2 * office.day, calendar=office)
-        ```
-
     Attributes:
         time_zone: Name of the time zone that the clocks there show, such as `Europe/Berlin`.
         days: The days of the week, as names or from 0 for Monday; Monday to Friday if left out.
         start: When work begins on each of them.
         end: When it ends, later the same day; 00:00 is midnight at the end of the day.
         holidays: Days on which nobody works.
+
+    Example:
+        >>> from datetime import UTC, date, datetime
+        >>> from workflows.events import StartEvent
+        >>> office = WorkingHours(time_zone="Europe/Berlin", holidays={date(2026, 12, 25)})
+        >>> review = Review(StartEvent, deadline=2 * office.day, calendar=office)
+        >>> thursday = datetime(2026, 12, 24, 12, tzinfo=UTC)
+        >>> office.after(thursday, 2 * office.day).isoformat()
+        '2026-12-29T12:00:00+00:00'
     """
 
     time_zone: str
@@ -113,8 +116,19 @@ class WorkingHours(Value):
     def between(self, start: datetime, end: datetime) -> timedelta:
         """Return how much working time there is from one instant to another; none if it is past.
 
+        Args:
+            start: The one instant, time zone included.
+            end: The other.
+
         Raises:
             ValueError: One of them has no time zone.
+
+        Example:
+            >>> from datetime import UTC, datetime
+            >>> office = WorkingHours(time_zone="UTC")
+            >>> friday = datetime(2026, 1, 2, 15, tzinfo=UTC)
+            >>> str(office.between(friday, datetime(2026, 1, 5, 10, tzinfo=UTC)))
+            '3:00:00'
         """
         last, total = _in_utc(end), timedelta(0)
         for opens, closes in self._windows(_in_utc(start)):

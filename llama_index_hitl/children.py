@@ -119,6 +119,23 @@ async def run_child(
         UnserializableState: Something in the inner run would not survive the wait.
         NothingAsked: Nothing in the inner run can go on, and it asks nobody.
         Exception: What the inner run failed with.
+
+    Example:
+        >>> from workflows import Context, Workflow, step
+        >>> from workflows.events import StartEvent, StopEvent
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> class Newsletter(Workflow):
+        ...     @step
+        ...     async def write(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ...         inner = await run_child(ctx, DraftApproval(), topic="mice", content="Small.")
+        ...         return StopEvent(result=inner.status.value)
+        >>> async def main():
+        ...     erin = ScriptedReviewer([Approve()], by="erin")
+        ...     result = await review_with(Newsletter(timeout=None).run(), erin)
+        ...     return result, erin.asked[0].path[-1].rpartition(".")[2]
+        >>> asyncio.run(main())
+        ('approved', 'write')
     """
     execution, heard = _execution(), state_of_run(Heard)
     if execution.sends.closed or heard.rests(execution):

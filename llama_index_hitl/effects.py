@@ -36,10 +36,13 @@ from llama_index_hitl.stores.protocol import Commit, Effect, Store
 T = TypeVar("T")
 
 OnDoubt: TypeAlias = Literal["fail", "repeat", "skip", "ask"]
+"""What to do about an effect that was begun and never finished; see `once`."""
 
 
 class EffectLedger:
     """What one runner, at work on one run, knows of the effects in it.
+
+    A runner makes one and `once` finds it: the example of `once` shows what it is for.
 
     Args:
         store: Where effects are written down.
@@ -75,7 +78,11 @@ class EffectLedger:
             _LEDGER.reset(token)
 
     def written_with(self, serializer: JsonSerializer) -> EffectLedger:
-        """Return the same ledger, with results written and read by another serializer."""
+        """Return the same ledger, with results written and read by another serializer.
+
+        Args:
+            serializer: The serializer.
+        """
         same = copy(self)
         same._serializer = serializer  # noqa: SLF001 - one of its own class
         return same
@@ -91,7 +98,20 @@ class EffectLedger:
         not_done: tuple[type[BaseException], ...],
         note: Callable[[Any], str],
     ) -> Any:
-        """Do an effect that is not done; see the function `once`."""
+        """Do an effect that is not done; see the function `once`.
+
+        Args:
+            key: As for the function.
+            effect: As for the function.
+            on_doubt: As for the function.
+            ctx: As for the function.
+            question: As for the function.
+            not_done: As for the function.
+            note: As for the function.
+
+        Returns:
+            What it gave, now or the first time.
+        """
         if key in self._under_way:
             return await asyncio.shield(self._under_way[key])
         # Put there before anything is awaited: another step may come while the store is asked.
@@ -244,6 +264,8 @@ _LEDGER: ContextVar[EffectLedger | _InProcess | None] = ContextVar(
 def sharing_effects(serializer: JsonSerializer) -> Iterator[None]:
     """Let a run that a step starts in the block have the ledger of the step's own run.
 
+    `run_child` does this; the example of `run_child` shows such a run.
+
     Args:
         serializer: That of the inner run: what its effects give may be of its own types.
     """
@@ -295,6 +317,24 @@ async def once(
         EffectInDoubt: It was begun before and never finished, and `on_doubt` is `fail`.
         ValueError: `on_doubt` is `ask` and there is no `ctx`.
         UnserializableState: The result cannot be stored. The effect has happened, and is in doubt.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> async def pay():
+        ...     print("paying")
+        ...     return "receipt 7"
+        >>> class Paying(DraftApproval):
+        ...     async def execute(self, draft, effect_key):
+        ...         for _ in range(2):  # as in a step that is run again
+        ...             print(await once(effect_key, pay))
+        >>> async def main():
+        ...     erin = ScriptedReviewer([Approve()], by="erin")
+        ...     await review_with(Paying().run(topic="bill", content="40 to Alice"), erin)
+        >>> asyncio.run(main())
+        paying
+        receipt 7
+        receipt 7
     """
     if on_doubt == "ask" and ctx is None:
         raise ValueError("once(on_doubt='ask') needs ctx=, the context of the step.")
@@ -329,6 +369,18 @@ def effect_key() -> str:
 
     Raises:
         LookupError: This code is not part of an effect.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> class Paying(DraftApproval):
+        ...     async def execute(self, draft, key):
+        ...         print(await once(key, lambda: effect_key() == key))  # for the bank's own check
+        >>> async def main():
+        ...     erin = ScriptedReviewer([Approve()], by="erin")
+        ...     await review_with(Paying().run(topic="bill", content="40 to Alice"), erin)
+        >>> asyncio.run(main())
+        True
     """
     return _current("effect_key").key
 
@@ -342,6 +394,18 @@ def effect_is_repeated() -> bool:
 
     Raises:
         LookupError: This code is not part of an effect.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> class Paying(DraftApproval):
+        ...     async def execute(self, draft, key):
+        ...         print(await once(key, effect_is_repeated, on_doubt="repeat"))
+        >>> async def main():
+        ...     erin = ScriptedReviewer([Approve()], by="erin")
+        ...     await review_with(Paying().run(topic="bill", content="40 to Alice"), erin)
+        >>> asyncio.run(main())
+        False
     """
     return _current("effect_is_repeated").repeated
 

@@ -39,6 +39,19 @@ class ReviewRequestEvent(InputRequiredEvent):
 
     Attributes:
         request: What is asked.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> async def main():
+        ...     handler = ApproveAction().run(action="Refund 40")
+        ...     async for event in handler.stream_events():
+        ...         if isinstance(event, ReviewRequestEvent):
+        ...             print(event.request.title)
+        ...             handler.ctx.send_event(event.answer(Approve(comment="fine"), by="erin"))
+        ...     return await handler
+        >>> asyncio.run(main()).status.value
+        Approval required: Refund 40
+        'approved'
     """
 
     request: ReviewRequest
@@ -86,6 +99,12 @@ class ReviewResponseEvent(HumanResponseEvent):
 
     Attributes:
         answer: What they decided.
+
+    Example:
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> said = ReviewRequestEvent(request=request).answer(Reject(), by="erin", channel="mail")
+        >>> said.request_id, said.answer.decision.kind  # for `handler.ctx.send_event(said)`
+        ('r-1', 'reject')
     """
 
     answer: Answer
@@ -111,6 +130,20 @@ class ReviewDeadlineEvent(HumanResponseEvent):
     Attributes:
         request_id: The request.
         at: The present instant; every rung up to it is passed. Now, if left out.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> async def main():
+        ...     handler = ApproveAction(deadline=timedelta(days=2)).run(action="Refund 40")
+        ...     async for event in handler.stream_events():
+        ...         if isinstance(event, ReviewRequestEvent):
+        ...             late = event.request.deadline + timedelta(days=5)
+        ...             told = ReviewDeadlineEvent(request_id=event.request_id, at=late)
+        ...             handler.ctx.send_event(told)  # a runner's `sweep` does this
+        ...     return await handler
+        >>> asyncio.run(main()).status.value
+        'expired'
     """
 
     request_id: str
@@ -125,6 +158,19 @@ class ReviewWithdrawEvent(HumanResponseEvent):
         by: Who takes it back.
         at: When; now, if left out.
         reason: Why, for people.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> async def main():
+        ...     handler = ApproveAction().run(action="Refund 40")
+        ...     async for event in handler.stream_events():
+        ...         if isinstance(event, ReviewRequestEvent):
+        ...             erin = Reviewer(id="erin")
+        ...             gone = ReviewWithdrawEvent(request_id=event.request_id, by=erin)
+        ...             handler.ctx.send_event(gone)
+        ...     return await handler
+        >>> asyncio.run(main()).status.value
+        'rejected'
     """
 
     request_id: str
@@ -142,6 +188,11 @@ class ReviewRelayEvent(Event):
 
     Attributes:
         told: Everything, in order.
+
+    Example:
+        >>> passed = ReviewDeadlineEvent(request_id="r-1")
+        >>> len(ReviewRelayEvent(told=(passed,)).told)
+        1
     """
 
     told: tuple[Told, ...]
@@ -152,6 +203,19 @@ class ReviewUpdatedEvent(Event):
 
     Attributes:
         record: The request with everything that has become of it.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> async def main():
+        ...     handler = ApproveAction().run(action="Refund 40")
+        ...     async for event in handler.stream_events():
+        ...         if isinstance(event, ReviewRequestEvent):
+        ...             handler.ctx.send_event(event.answer(Approve(), by="erin"))
+        ...         elif isinstance(event, ReviewUpdatedEvent):
+        ...             print(event.outcome.reason)
+        ...     await handler
+        >>> asyncio.run(main())
+        erin approved it.
     """
 
     record: ReviewRecord
@@ -177,6 +241,20 @@ class ReviewRefusedEvent(Event):
         reason: Why, as a sentence for people.
         problems: What is wrong, field by field.
         by: Id of the person, if known.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> async def main():
+        ...     handler = ApproveAction(reviewers="erin").run(action="Refund 40")
+        ...     async for event in handler.stream_events():
+        ...         if isinstance(event, ReviewRequestEvent):
+        ...             for person in ("bob", "erin"):
+        ...                 handler.ctx.send_event(event.answer(Approve(), by=person))
+        ...         elif isinstance(event, ReviewRefusedEvent):
+        ...             print(event.code, event.by)
+        ...     await handler
+        >>> asyncio.run(main())
+        not_allowed bob
     """
 
     request_id: str | None
@@ -216,6 +294,12 @@ class ReviewOutcomeEvent(Event):
         proposal: The event that was reviewed, with the effective subject: an edit is in it.
         subject_field: The field of `proposal` that is the subject; None: it is the subject itself.
         earlier: The requests that this one took the place of by an edit or an escalation, in order.
+
+    Example:
+        >>> issubclass(Approved, ReviewOutcomeEvent), issubclass(Rejected, ReviewOutcomeEvent)
+        (True, True)
+        >>> [status.value for status in RequestStatus if status in Approved.statuses]
+        ['approved']
     """
 
     statuses: ClassVar[frozenset[RequestStatus]] = frozenset(RequestStatus)
@@ -287,6 +371,12 @@ class Approved(ReviewOutcomeEvent):
 
     Raises:
         pydantic.ValidationError: The record does not hold the answers that it takes.
+
+    Example:
+        >>> from workflows.events import StartEvent
+        >>> class LegalApproved(Approved): ...  # an empty subclass routes it to a step of its own
+        >>> Review(StartEvent, approved=LegalApproved).approved.__name__
+        'LegalApproved'
     """
 
     statuses = frozenset({RequestStatus.APPROVED})
@@ -338,13 +428,27 @@ class Approved(ReviewOutcomeEvent):
 
 
 class Rejected(ReviewOutcomeEvent):
-    """It may not happen: rejected, approvals cannot be reached, or the question was withdrawn."""
+    """It may not happen: rejected, approvals cannot be reached, or the question was withdrawn.
+
+    Example:
+        >>> from workflows.events import StartEvent
+        >>> class TooRisky(Rejected): ...  # goes to the step that accepts it
+        >>> Review(StartEvent, rejected=TooRisky).rejected.__name__
+        'TooRisky'
+    """
 
     statuses = frozenset({RequestStatus.REJECTED, RequestStatus.NO_QUORUM, RequestStatus.WITHDRAWN})
 
 
 class Expired(ReviewOutcomeEvent):
-    """It may not happen: nobody decided in time. Expired is not rejected."""
+    """It may not happen: nobody decided in time. Expired is not rejected.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from workflows.events import StartEvent
+        >>> Review(StartEvent, deadline=timedelta(days=2), expired=Expired).expired.__name__
+        'Expired'
+    """
 
     statuses = frozenset({RequestStatus.EXPIRED})
 
@@ -354,6 +458,12 @@ class Revision(ReviewOutcomeEvent):
 
     Where several drafts are under way at one gate, build the new one with
     `revision_of=event.request_id`, or give the gate a `key`.
+
+    Example:
+        >>> from workflows.events import StartEvent
+        >>> review = Review(StartEvent, revise=Revision)
+        >>> [kind.value for kind in review.allowed]
+        ['approve', 'reject', 'revise']
     """
 
     statuses = frozenset({RequestStatus.REVISED})
@@ -365,7 +475,16 @@ class Revision(ReviewOutcomeEvent):
 
 
 class RevisionsExhausted(ReviewOutcomeEvent):
-    """It was sent back more often than the gate lets it."""
+    """It was sent back more often than the gate lets it.
+
+    Example:
+        >>> from workflows.events import StartEvent
+        >>> review = Review(
+        ...     StartEvent, revise=Revision, max_revisions=3, exhausted=RevisionsExhausted
+        ... )
+        >>> review.max_revisions
+        3
+    """
 
     statuses = frozenset({RequestStatus.REVISED})
 
@@ -376,6 +495,17 @@ class Responded(ReviewOutcomeEvent):
     Attributes:
         response: The response as JSON. A subclass may declare the field with a pydantic model as
             its type, and gets that.
+
+    Example:
+        >>> from pydantic import BaseModel
+        >>> from workflows.events import StartEvent
+        >>> class Colour(BaseModel):
+        ...     name: str
+        >>> class ColourChosen(Responded):
+        ...     response: Colour
+        >>> review = Review(StartEvent, response=Colour, responded=ColourChosen)
+        >>> [kind.value for kind in review.allowed]
+        ['respond']
     """
 
     statuses = frozenset({RequestStatus.RESPONDED})
@@ -384,7 +514,21 @@ class Responded(ReviewOutcomeEvent):
 
 
 def feedback_in(record: ReviewRecord) -> tuple[Feedback, ...]:
-    """Return what people asked to change in the answers to one request."""
+    """Return what people asked to change in the answers to one request.
+
+    Args:
+        record: The request with its answers.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> at = utc_now()
+        >>> request = ReviewRequest(
+        ...     request_id="r-1", title="Publish?", allowed=("approve", "revise"), created_at=at
+        ... )
+        >>> answer = Answer.to(request, Revise(feedback="shorter"), by="erin", at=at)
+        >>> [said.text for said in feedback_in(take_answer(open_record(request), answer))]
+        ['shorter']
+    """
     return tuple(
         Feedback(revision=record.request.revision, by=a.by.id, at=a.at, text=a.decision.feedback)
         for a in record.answers

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Widget: TypeAlias = Literal[
     "text", "textarea", "markdown", "code", "integer", "number", "boolean", "choice", "json"
 ]
+"""How to ask for the value of a field."""
 
 _DECISIONS: TypeAdapter[Any] = TypeAdapter(Decision)
 _MESSAGE_LIMIT = 300  # characters of a message shown to people: an instance may be huge
@@ -66,6 +67,14 @@ class FormField(Value):
         value: The present value, to start an edit from; never a decision.
         help: One line of explanation.
         language: Programming language of a `code` field.
+
+    Example:
+        >>> request = ReviewRequest(
+        ...     request_id="r-1", title="Go?", allowed=["approve", "revise"], created_at=utc_now()
+        ... )
+        >>> field = fields_of(request, DecisionKind.REVISE)[0]
+        >>> field.name, field.widget, field.required
+        ('feedback', 'textarea', True)
     """
 
     name: str
@@ -79,7 +88,16 @@ class FormField(Value):
 
 
 def decisions_of(request: ReviewRequest) -> tuple[DecisionKind, ...]:
-    """Return the decisions that a request allows, in the order in which to offer them."""
+    """Return the decisions that a request allows, in the order in which to offer them.
+
+    Args:
+        request: The request.
+
+    Example:
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> [LABELS[kind] for kind in decisions_of(request)]
+        ['Approve', 'Reject']
+    """
     return tuple(kind for kind in DecisionKind if kind in request.allowed)
 
 
@@ -93,6 +111,18 @@ def fields_of(request: ReviewRequest, kind: DecisionKind) -> tuple[FormField, ..
     Returns:
         The fields in order; a comment comes last and is never required. Those of an approval, on
         a request that offers a standing one, are `grant_fields_of(request)`, none of them required.
+
+    Example:
+        >>> subject = {"type": "Pay", "data": {"amount": 40, "to": "Ann"}}
+        >>> request = ReviewRequest(
+        ...     request_id="r-1",
+        ...     title="Pay?",
+        ...     subject=subject,
+        ...     allowed=["approve", "edit"],
+        ...     created_at=utc_now(),
+        ... )
+        >>> [field.name for field in fields_of(request, DecisionKind.EDIT)]
+        ['subject.amount', 'subject.to', 'comment']
     """
     comment = FormField(name="comment", label="Comment", widget="textarea", help="For the record.")
     match kind:
@@ -120,6 +150,19 @@ def grant_fields_of(request: ReviewRequest) -> tuple[FormField, ...]:
 
     Only what is typed grants anything: the first field says what, and no other one counts
     without it.
+
+    Args:
+        request: The request.
+
+    Example:
+        >>> request = ReviewRequest(
+        ...     request_id="r-1",
+        ...     title="Pay?",
+        ...     grantable={"tool": "pay", "version": "3f1a"},
+        ...     created_at=utc_now(),
+        ... )
+        >>> [field.name for field in grant_fields_of(request)]
+        ['grant.arguments', 'grant.until', 'grant.uses']
     """
     offer = request.grantable
     if offer is None or not request.policy.single:
@@ -161,6 +204,14 @@ def fields_of_schema(
         schema: The schema; without properties there are no fields, unless `data` has some.
         prefix: What the names of the fields begin with, before a dot.
         data: The present values, to start from; those that the schema does not know come last.
+
+    Example:
+        >>> from pydantic import BaseModel
+        >>> class Pay(BaseModel):
+        ...     to: str
+        ...     amount: float
+        >>> [(field.name, field.widget) for field in fields_of_schema(Pay.model_json_schema())]
+        [('to', 'text'), ('amount', 'number')]
     """
     data = data or {}
     properties = cast("Mapping[str, JsonObject]", schema.get("properties") or {})
@@ -288,6 +339,12 @@ def parse_answer(
 
     Raises:
         InvalidAnswer: With every problem found, field by field.
+
+    Example:
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> answer = parse_answer(request, "reject: too long", by=Reviewer(id="erin"), at=utc_now())
+        >>> answer.decision
+        Reject(comment='too long', kind='reject')
     """
     form = _from_text(request, raw) if isinstance(raw, str) else dict(raw)
     kind = _kind(request, form)
@@ -317,7 +374,23 @@ def parse_answer(
 def problems_of(
     error: ValidationError, *, prefix: str = "", strip: Iterable[str] = ()
 ) -> list[FieldProblem]:
-    """Return what a pydantic error found, field by field, in short words."""
+    """Return what a pydantic error found, field by field, in short words.
+
+    Args:
+        error: What pydantic raised.
+        prefix: What the names of the fields begin with, before a dot.
+        strip: Parts of pydantic's own paths to leave out, such as names of the types of a union.
+
+    Example:
+        >>> from pydantic import BaseModel, ValidationError
+        >>> class Pay(BaseModel):
+        ...     amount: float
+        >>> try:
+        ...     Pay(amount="a lot")
+        ... except ValidationError as error:
+        ...     print(*problems_of(error, prefix="subject"))
+        subject.amount: Input should be a valid number, unable to parse string as a number
+    """
     dropped = set(strip)
     found = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
@@ -346,9 +419,18 @@ def _from_text(request: ReviewRequest, raw: str) -> dict[str, Any]:
 def json_in(text: str) -> JsonValue:
     """Return what a JSON text holds.
 
+    Args:
+        text: The text.
+
     Raises:
         ValueError: It is no JSON, or says two things about one field, of which the last would win.
         RecursionError: It is nested too deeply.
+
+    Example:
+        >>> json_in('{"amount": 40, "amount": 4000}')
+        Traceback (most recent call last):
+            ...
+        ValueError: 'amount' is there twice
     """
     return cast(
         "JsonValue",
@@ -564,6 +646,21 @@ def check_decision(
     Raises:
         InvalidAnswer: An edited subject or a response does not match its schema, or a standing
             approval comes with it that the request does not offer or that cannot be.
+
+    Example:
+        >>> request = ReviewRequest(
+        ...     request_id="r-1",
+        ...     title="Which colour?",
+        ...     allowed=["respond"],
+        ...     response_schema={"type": "string"},
+        ...     created_at=utc_now(),
+        ... )
+        >>> check_decision(request, Respond(response="blue"))
+        >>> check_decision(request, Respond(response=7))
+        Traceback (most recent call last):
+            ...
+        llama_index_hitl.errors.InvalidAnswer: The answer to r-1 is not valid: response: 7 is
+        not of type 'string'. Correct it and answer again; the request is still open.
     """
     if isinstance(decision, Edit) and request.subject is not None:
         schema, known = request.subject.json_schema, request.subject.data
@@ -611,6 +708,16 @@ def parse_form(
     Returns:
         The object, and everything that is wrong with it, field by field; it is good for something
         only if nothing is.
+
+    Example:
+        >>> from pydantic import BaseModel
+        >>> class Pay(BaseModel):
+        ...     to: str
+        ...     amount: float
+        >>> parse_form(Pay.model_json_schema(), {"to": "Ann", "amount": "40"})
+        ({'to': 'Ann', 'amount': 40.0}, ())
+        >>> [str(problem) for problem in parse_form(Pay.model_json_schema(), {"to": "Ann"})[1]]
+        ["amount: 'amount' is a required property"]
     """
     fields = {field.name: field for field in fields_of_schema(schema)}
     found: JsonObject = {}

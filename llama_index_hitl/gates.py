@@ -76,18 +76,9 @@ class Review:
     they come into force at once. If there is no such rung, the request that follows keeps what is
     left, but nobody is added to those it is passed on to. An edit begins the ladder anew.
 
-    Example:
-        ```python
-        class Publishing(Workflow):
-            @step
-            async def write(self, ev: StartEvent | Revision) -> Draft: ...
-
-            legal = Review(Draft, reviewers="role:legal", quorum=2, approved=LegalApproved)
-            editor = Review(LegalApproved, revise=Revision, max_revisions=3, distinct_from="legal")
-
-            @step
-            async def publish(self, ev: Approved) -> StopEvent: ...
-        ```
+    The question, every answer and what is left of the ladder are part of the run. They survive a
+    snapshot of it, and a crash where a `Runner` keeps it: nothing is asked again, and the answers
+    that were taken still count.
 
     Attributes:
         event: The event under review. Of an `Approved` event the subject is reviewed again.
@@ -131,7 +122,8 @@ class Review:
             None: always.
         priority: How urgent it is.
         tags: Words to find it by.
-        clock: Where the time comes from; by default the workflow's attribute `clock`, or UTC now.
+        clock: Where the time comes from; by default the workflow's attribute `clock`, or else the
+            runner's clock, or UTC now.
         approved: Event for an approval; `Approved` or a subclass.
         revise: Event for a draft that was sent back; None: it cannot be.
         rejected: Event for a rejection; None: ends the run.
@@ -143,6 +135,28 @@ class Review:
     Raises:
         GateError: The declaration cannot work; raised when it is made, or when the class is (where
             Python 3.11 wraps it into a RuntimeError, whose `__cause__` it is).
+
+    Example:
+        >>> from workflows import Workflow, step
+        >>> from workflows.events import Event, StartEvent, StopEvent
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> class Draft(Event):
+        ...     text: str
+        >>> class Publishing(Workflow):
+        ...     @step
+        ...     async def write(self, ev: StartEvent | Revision) -> Draft:
+        ...         return Draft(text="Mice." if isinstance(ev, Revision) else "Mice are small.")
+        ...
+        ...     editor = Review(Draft, revise=Revision, max_revisions=3)
+        ...
+        ...     @step
+        ...     async def publish(self, ev: Approved) -> StopEvent:
+        ...         return StopEvent(result=f"{ev.subject.text} ({ev.answers[-1].by.id})")
+        >>> async def main():
+        ...     erin = ScriptedReviewer([Revise(feedback="shorter"), Approve()], by="erin")
+        ...     return await review_with(Publishing(timeout=None).run(), erin)
+        >>> asyncio.run(main())
+        'Mice. (erin)'
     """
 
     event: type[Event]
@@ -263,22 +277,35 @@ class Review:
         return tuple(kind for kind, yes in offered.items() if yes)
 
     def response_model(self, workflow: Workflow, event: Event) -> type[BaseModel] | None:
-        """Return the model of the answer to one event under review; None: there is none."""
+        """Return the model of the answer to one event under review; None: there is none.
+
+        Args:
+            workflow: The instance that asks.
+            event: The event under review.
+        """
         option = self.response
         return option if option is None or isinstance(option, type) else option(workflow, event)
 
     def siblings(self, workflow: Workflow) -> dict[str, Review]:
-        """Return all gates of a workflow, this one included, by name."""
+        """Return all gates of a workflow, this one included, by name.
+
+        Args:
+            workflow: The instance that asks.
+        """
         return gates_of(workflow)
 
     def replace(self, **changes: Any) -> Review:
         """Return a gate like this one with some options changed, to override it in a subclass.
 
+        Args:
+            **changes: The options, as `Review` takes them.
+
         Example:
-            ```python
-            class Stricter(Publishing):
-                legal = Publishing.legal.replace(quorum=3)
-            ```
+            >>> from llama_index_hitl.prebuilt import DraftApproval
+            >>> class TwoPeople(DraftApproval):
+            ...     approval = DraftApproval.approval.replace(quorum=2)
+            >>> gates_of(TwoPeople)["approval"].quorum
+            2
         """
         return dataclasses.replace(self, **changes)
 
@@ -402,7 +429,16 @@ _OUTCOMES: dict[str, type[ReviewOutcomeEvent]] = {
 
 
 def gates_of(workflow: Workflow | type[Workflow]) -> dict[str, Review]:
-    """Return the gates of a workflow by name, in a stable order."""
+    """Return the gates of a workflow by name, in a stable order.
+
+    Args:
+        workflow: The workflow, or its class.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DocumentApproval
+        >>> {name: gate.stage for name, gate in gates_of(DocumentApproval).items()}
+        {'content_review': 'content', 'final_review': 'final'}
+    """
     cls = workflow if isinstance(workflow, type) else type(workflow)
     # By their steps: those are what runs, whatever has become of the attribute in a subclass.
     names = sorted({n for base in cls.__mro__ for n in vars(base) if n.endswith(_STEP_SUFFIX)})

@@ -51,6 +51,11 @@ class GuardedCall(Value):
         arguments: The arguments, validated by the tool's schema, as JSON.
         policy: Who could approve it by themselves. No part of what the call is: those who are asked
             may change while a run waits.
+
+    Example:
+        >>> call = GuardedCall(tool="transfer", version="3f1a", arguments={"amount": 40})
+        >>> amount_in(call.arguments, "amount")
+        Decimal('40')
     """
 
     tool: Line
@@ -81,6 +86,32 @@ class Grant(Value):
         revoked_at: When it was revoked; None: it was not.
         revoked_by: Id of the person who revoked it, or of what did in their place.
         revoked_because: Why, in their words.
+
+    Example:
+        >>> from llama_index_hitl.models import GrantTerms
+        >>> grant = Grant(
+        ...     grant_id="g-1",
+        ...     workflow="bank",
+        ...     agent="",
+        ...     tool="transfer",
+        ...     version="3f1a",
+        ...     terms=GrantTerms(at_most={"amount": 100}, uses=1),
+        ...     arguments={"amount": 40},
+        ...     owner="alice",
+        ...     granted_at=utc_now(),
+        ... )
+        >>> small = GuardedCall(tool="transfer", version="3f1a", arguments={"amount": 60})
+        >>> large = GuardedCall(tool="transfer", version="3f1a", arguments={"amount": 500})
+        >>> for call in (small, large):
+        ...     print(why_not_covered(grant, call, workflow="bank", now=utc_now()))
+        None
+        amount is more than the 100 that each call may have
+        >>> state_of(spend(grant, small), utc_now()), is_over(grant)
+        ('used_up', False)
+        >>> state_of(revoked(grant, by="alice", at=utc_now()), utc_now())
+        'revoked'
+        >>> sorted([grant], key=preference) == [grant]
+        True
     """
 
     grant_id: Identifier
@@ -116,12 +147,25 @@ class Grant(Value):
 
 
 def is_over(grant: Grant) -> bool:
-    """Tell whether a grant covers nothing any more, whatever the time: used up, or revoked."""
+    """Tell whether a grant covers nothing any more, whatever the time: used up, or revoked.
+
+    The example of `Grant` shows all that can become of one.
+
+    Args:
+        grant: The grant.
+    """
     return grant.revoked_at is not None or _is_used_up(grant)
 
 
 def state_of(grant: Grant, now: datetime) -> GrantState:
-    """Return how a grant stands at an instant."""
+    """Return how a grant stands at an instant.
+
+    The example of `Grant` shows all that can become of one.
+
+    Args:
+        grant: The grant.
+        now: The instant, time zone included.
+    """
     if grant.revoked_at is not None:
         return "revoked"  # whatever the clock of whoever revoked it said
     if grant.terms.until is not None and now >= grant.terms.until:
@@ -147,6 +191,8 @@ def why_not_covered(grant: Grant, call: GuardedCall, *, workflow: str, now: date
     """Return why a grant does not cover a call; None: it does.
 
     Never raises, whatever the arguments hold.
+
+    The example of `Grant` shows two calls.
 
     Args:
         grant: The grant, as it stands.
@@ -174,13 +220,29 @@ def why_not_covered(grant: Grant, call: GuardedCall, *, workflow: str, now: date
 
 
 def spend(grant: Grant, call: GuardedCall) -> Grant:
-    """Return a grant with a call counted that it covers."""
+    """Return a grant with a call counted that it covers.
+
+    The example of `Grant` uses one up.
+
+    Args:
+        grant: The grant.
+        call: The call.
+    """
     spent = {path: _total(grant, path, call.arguments) for path in grant.terms.in_total}
     return grant.model_copy(update={"used": grant.used + 1, "spent": spent})
 
 
 def revoked(grant: Grant, *, by: str, at: datetime, reason: str = "") -> Grant:
-    """Return a grant revoked; one that is revoked already stays as it is."""
+    """Return a grant revoked; one that is revoked already stays as it is.
+
+    The example of `Grant` shows one that is revoked.
+
+    Args:
+        grant: The grant.
+        by: Id of the person, or rule, that revokes it.
+        at: When, time zone included.
+        reason: Why, in their words.
+    """
     if grant.revoked_at is not None:
         return grant
     values = {"revoked_at": at, "revoked_by": by, "revoked_because": reason}
@@ -191,6 +253,11 @@ def preference(grant: Grant) -> tuple[object, ...]:
     """Return the key by which to choose among grants that cover a call, the smallest first.
 
     The one that ends soonest, then the narrowest, then the oldest: what would lapse is used first.
+
+    The example of `Grant` sorts by it.
+
+    Args:
+        grant: One of the grants.
     """
     terms = grant.terms
     ends = math.inf if terms.until is None else terms.until.timestamp()
@@ -238,6 +305,16 @@ def amount_in(arguments: JsonObject, path: str) -> Decimal | None:
 
     A number that stands there as text counts, for that is how JSON holds a `Decimal`. True, NaN
     and text such as ` 5` or `5_000` are no numbers.
+
+    Args:
+        arguments: The arguments of a call.
+        path: The path, such as `payment.amount`.
+
+    Example:
+        >>> amount_in({"payment": {"amount": "40.50"}}, "payment.amount")
+        Decimal('40.50')
+        >>> amount_in({"amount": "a lot"}, "amount") is None
+        True
     """
     found: JsonValue = arguments
     for name in path.split("."):
@@ -263,7 +340,15 @@ def _number(value: JsonValue) -> Decimal | None:
 
 
 def numbers_in(arguments: JsonObject) -> Iterator[str]:
-    """Yield the dotted paths of the arguments that are numbers, in their order."""
+    """Yield the dotted paths of the arguments that are numbers, in their order.
+
+    Args:
+        arguments: The arguments of a call.
+
+    Example:
+        >>> list(numbers_in({"to": "Ann", "payment": {"amount": 40}}))
+        ['payment.amount']
+    """
     for name, value in arguments.items():
         inner = value if isinstance(value, dict) else {}
         for path in (name, *(f"{name}.{each}" for each in inner)):
@@ -272,7 +357,16 @@ def numbers_in(arguments: JsonObject) -> Iterator[str]:
 
 
 def terms_in_words(terms: GrantTerms) -> str:
-    """Return what a grant covers, for people, as the end of a sentence."""
+    """Return what a grant covers, for people, as the end of a sentence.
+
+    Args:
+        terms: The terms of the grant.
+
+    Example:
+        >>> from llama_index_hitl.models import GrantTerms
+        >>> terms_in_words(GrantTerms(at_most={"amount": 100}, uses=5))
+        'with any arguments, amount at most 100 each time, 5 times, until it is revoked'
+    """
     limits = [f"{path} at most {limit} each time" for path, limit in terms.at_most.items()]
     limits += [f"{path} at most {limit} in total" for path, limit in terms.in_total.items()]
     uses = "" if terms.uses is None else f"{terms.uses} time{'s' if terms.uses > 1 else ''}"
@@ -300,6 +394,12 @@ def problems_of_terms(
 
     Returns:
         What is wrong, by field of the terms; empty: nothing.
+
+    Example:
+        >>> from llama_index_hitl.models import GrantTerms
+        >>> [problem] = problems_of_terms(GrantTerms(at_most={"sum": 9}), {"amount": 4})
+        >>> print(problem)
+        at_most.sum: there is no argument of this name that is a number
     """
     found = []
     if at is not None and terms.until is not None and terms.until <= at:

@@ -43,17 +43,29 @@ class Command(StrEnum):
     """What can happen to a request."""
 
     RECORD = "record"
+    """Take an answer that does not decide yet."""
     DELEGATE = "delegate"
+    """Let somebody else vote in the place of one."""
     APPROVE = "approve"
+    """Let it happen."""
     REJECT = "reject"
+    """Do not let it happen."""
     GIVE_UP = "give_up"
+    """Close it, for nobody is left who could decide."""
     REVISE = "revise"
+    """Send it back."""
     EDIT = "edit"
+    """Close it, for it is asked anew with an edit."""
     RESPOND = "respond"
+    """Answer it."""
     ESCALATE = "escalate"
+    """Pass it up."""
     EXPIRE = "expire"
+    """Close it undecided, as its time is over."""
     SUPERSEDE = "supersede"
+    """Let a newer request take its place."""
     WITHDRAW = "withdraw"
+    """Take it back."""
 
 
 _TIME = Reviewer(id="rule:deadline", kind="rule")
@@ -108,8 +120,16 @@ _COMMAND_FOR: Mapping[RequestStatus, Command] = MappingProxyType(
 def next_status(status: RequestStatus, command: Command) -> RequestStatus:
     """Return the status after a command.
 
+    Args:
+        status: How the request stands.
+        command: What happens to it.
+
     Raises:
         InvalidTransition: The table has no such transition.
+
+    Example:
+        >>> next_status(RequestStatus.OPEN, Command.ESCALATE).value
+        'escalated'
     """
     try:
         return TRANSITIONS[status][command]
@@ -118,7 +138,16 @@ def next_status(status: RequestStatus, command: Command) -> RequestStatus:
 
 
 def open_record(request: ReviewRequest) -> ReviewRecord:
-    """Return the record of a request that has just been asked."""
+    """Return the record of a request that has just been asked.
+
+    Args:
+        request: The request.
+
+    Example:
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> open_record(request)
+        ReviewRecord('r-1', 'open')
+    """
     outcome = tally((), request.policy, request.created_at)
     return ReviewRecord(
         request=request,
@@ -150,6 +179,14 @@ def take_answer(record: ReviewRecord, answer: Answer) -> ReviewRecord:
         RequestExpired: The answer is late.
         NotAllowed: This person may not answer, or it is said to be a rule.
         InvalidAnswer: The request does not allow such a decision.
+
+    Example:
+        >>> at = utc_now()
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=at)
+        >>> answer = Answer.to(request, Approve(), by="erin", at=at)
+        >>> record = take_answer(open_record(request), answer)
+        >>> record, take_answer(record, answer) is record
+        (ReviewRecord('r-1', 'approved'), True)
     """
     request = record.request
     if answer.request_id != request.request_id:
@@ -262,7 +299,24 @@ def _with_answers(record: ReviewRecord, answers: tuple[Answer, ...], at: datetim
 
 
 def widest_policy(record: ReviewRecord) -> ReviewPolicy:
-    """Return the policy of a request as it will be when its ladder has asked all that it will."""
+    """Return the policy of a request as it will be when its ladder has asked all that it will.
+
+    Args:
+        record: The request with what has become of it.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> at = utc_now()
+        >>> request = ReviewRequest(
+        ...     request_id="r-1",
+        ...     title="Publish?",
+        ...     policy={"reviewers": ["erin"]},
+        ...     ladder=[Rung(at=at + timedelta(hours=4), action=Widen("bob"))],
+        ...     created_at=at,
+        ... )
+        >>> widest_policy(open_record(request)).reviewers
+        ('erin', 'bob')
+    """
     policy = record.policy
     for rung in record.request.rungs[record.rungs_passed :]:
         if rung.closes:
@@ -282,7 +336,19 @@ def _widened(policy: ReviewPolicy, rung: Rung) -> ReviewPolicy:
 
 
 def next_due(record: ReviewRecord) -> datetime | None:
-    """Return the instant of the next rung to pass; None: the request is closed, or has no more."""
+    """Return the instant of the next rung to pass; None: the request is closed, or has no more.
+
+    Args:
+        record: The request with what has become of it.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> at = utc_now()
+        >>> ladder = [Rung(at=at + timedelta(hours=4), action=Remind())]
+        >>> request = ReviewRequest(request_id="r-1", title="Go?", ladder=ladder, created_at=at)
+        >>> str(next_due(open_record(request)) - at)
+        '4:00:00'
+    """
     if record.status is not RequestStatus.OPEN:
         return None
     left = record.request.rungs[record.rungs_passed :]
@@ -302,6 +368,15 @@ def pass_time(record: ReviewRecord, now: datetime) -> tuple[ReviewRecord, tuple[
     Returns:
         The new record, and the rungs that were passed; the very same record and none, where
         nothing was due.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> at = utc_now()
+        >>> ladder = [Rung(at=at + timedelta(hours=4), action=Remind())]
+        >>> request = ReviewRequest(request_id="r-1", title="Go?", ladder=ladder, created_at=at)
+        >>> record, passed = pass_time(open_record(request), at + timedelta(days=2))
+        >>> [rung.action.kind for rung in passed], record.rungs_passed
+        (['remind'], 1)
     """
     passed: list[Rung] = []
     while (due := next_due(record)) is not None and due <= now:
@@ -343,6 +418,12 @@ def withdraw(record: ReviewRecord, *, by: Reviewer, at: datetime, reason: str = 
 
     Raises:
         InvalidTransition: The request is closed.
+
+    Example:
+        >>> at = utc_now()
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=at)
+        >>> withdraw(open_record(request), by=Reviewer(id="erin"), at=at, reason="a mistake")
+        ReviewRecord('r-1', 'withdrawn')
     """
     said = f"{by.id} withdrew it: {reason}" if reason else f"{by.id} withdrew it."
     return close(record, Command.WITHDRAW, at=at, reason=said)
@@ -365,8 +446,18 @@ def close(
         reason: Why, as a sentence for people.
         superseded_by: The request that takes its place.
 
+    Returns:
+        The closed record.
+
     Raises:
         InvalidTransition: The request is closed, or the command is not one of these.
+
+    Example:
+        >>> at = utc_now()
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=at)
+        >>> record = open_record(request)
+        >>> close(record, Command.SUPERSEDE, at=at, reason="a newer draft", superseded_by="r-2")
+        ReviewRecord('r-1', 'superseded')
     """
     if command not in (Command.EXPIRE, Command.GIVE_UP, Command.SUPERSEDE, Command.WITHDRAW):
         raise InvalidTransition(record.status, command)
@@ -391,6 +482,14 @@ def decide_without_person(record: ReviewRecord, answer: Answer) -> ReviewRecord:
         StaleRequest: The decision names another request, or other content.
         InvalidTransition: The request is closed; the decision is none that a rule may take; or it
             is an approval and the request does not hold the rule's own verdict to approve.
+
+    Example:
+        >>> at = utc_now()
+        >>> rule = Reviewer(id="rule:weekdays only", kind="rule")
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=at)
+        >>> said = Answer.to(request, Reject(), by=rule, at=at)
+        >>> decide_without_person(open_record(request), said)
+        ReviewRecord('r-1', 'rejected')
     """
     commands: dict[type, Command] = {
         Approve: Command.APPROVE,

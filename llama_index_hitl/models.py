@@ -26,8 +26,11 @@ from pydantic import (
     JsonValue,
     StringConstraints,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
+
+from llama_index_hitl._text import without_example
 
 INLINE_GATE = "ask"
 """The gate of questions that are asked inline; no `Review` may have this name."""
@@ -44,11 +47,15 @@ ROLE_PREFIX = "role:"
 Identifier: TypeAlias = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)
 ]
+"""An id or a name: 1 to 200 characters, without spaces around them."""
 Line: TypeAlias = Annotated[str, StringConstraints(max_length=1_000)]
+"""A title or the like, of at most 1,000 characters."""
 Text: TypeAlias = Annotated[str, StringConstraints(max_length=1_000_000)]
+"""A text of at most a million characters."""
 NonBlank: TypeAlias = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000_000)
 ]
+"""A text that says something, of at most a million characters."""
 
 
 def _survives_json(value: JsonValue, info: ValidationInfo) -> JsonValue:
@@ -59,9 +66,13 @@ def _survives_json(value: JsonValue, info: ValidationInfo) -> JsonValue:
 
 
 AnyJson: TypeAlias = Annotated[JsonValue, AfterValidator(_survives_json)]
+"""Any value that JSON can hold; NaN and infinite numbers are none."""
 JsonObject: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_survives_json)]
+"""An object of JSON, as a mapping."""
 Priority: TypeAlias = Literal["low", "normal", "high", "urgent"]
+"""How urgent a request is."""
 FiniteDecimal: TypeAlias = Annotated[Decimal, Field(allow_inf_nan=False)]
+"""A number that is exact, and a number."""
 
 
 def _as_json(value: Any) -> Any:
@@ -69,10 +80,24 @@ def _as_json(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-class Value(BaseModel):
-    """Base of all values: frozen and closed."""
+def _without_example(schema: dict[str, Any]) -> None:
+    """Keep examples out of JSON schemas: they are for those who read the code."""
+    if "description" in schema:
+        schema["description"] = without_example(schema["description"])
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class Value(BaseModel):
+    """Base of all values: frozen and closed.
+
+    Example:
+        >>> Reviewer(id="erin", nmae="Erin")
+        Traceback (most recent call last):
+            ...
+        pydantic_core._pydantic_core.ValidationError: 1 validation error for Reviewer
+        ...
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_without_example)
 
 
 # --------------------------------------------------------------------------- people
@@ -86,6 +111,10 @@ class Reviewer(Value):
         roles: Roles that the host vouches for, without the `role:` prefix.
         name: Name to show; the id is shown where there is none.
         kind: `human`, or `rule` for a rule or a deadline that decided in place of a person.
+
+    Example:
+        >>> Reviewer(id="lena", roles=("legal",), name="Lena L.").roles
+        ('legal',)
     """
 
     id: Identifier
@@ -115,13 +144,21 @@ class DecisionKind(StrEnum):
     """What a person can decide."""
 
     APPROVE = "approve"
+    """Let it happen, exactly as shown."""
     REJECT = "reject"
+    """Do not let it happen."""
     REVISE = "revise"
+    """Send it back to be made better."""
     EDIT = "edit"
+    """Let it happen with other values."""
     RESPOND = "respond"
+    """Answer a question."""
     ESCALATE = "escalate"
+    """Pass the decision up."""
     DELEGATE = "delegate"
+    """Hand one's own vote to somebody else."""
     ABSTAIN = "abstain"
+    """Take part without a vote."""
 
 
 class _Decision(Value):
@@ -156,6 +193,11 @@ class GrantTerms(Value):
             that it covers. Only calls that add zero or more are covered.
         until: From this instant on it covers nothing; None: until it is revoked.
         uses: How many calls it covers, from 1; None: any number.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> Approve(grant=GrantTerms(at_most={"amount": Decimal(100)}, uses=5)).grant.uses
+        5
     """
 
     arguments: Literal["any", "same"] = "any"
@@ -172,6 +214,15 @@ class GrantOffer(Value):
         tool: Name of the tool.
         agent: Name of the agent that calls it; empty where it is called without one.
         version: Digest of the tool's description and schema: a grant ends when they change.
+
+    Example:
+        >>> from llama_index_hitl.forms import grant_fields_of
+        >>> offer = GrantOffer(tool="transfer", agent="banker", version="3f1a")
+        >>> request = ReviewRequest(
+        ...     request_id="r-1", title="Pay?", grantable=offer, created_at=utc_now()
+        ... )
+        >>> [field.name for field in grant_fields_of(request)]  # what an approval may come with
+        ['grant.arguments', 'grant.until', 'grant.uses']
     """
 
     tool: Line
@@ -185,6 +236,13 @@ class Approve(_Decision):
     Attributes:
         grant: Let calls like this happen without being asked, too; only where the request offers
             it, see `ReviewRequest.grantable`.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> yes = Answer.to(request, Approve(comment="good as it is"), by="erin", at=utc_now())
+        >>> take_answer(open_record(request), yes).outcome.reason
+        'erin approved it.'
     """
 
     kind: Literal["approve"] = "approve"
@@ -196,13 +254,33 @@ class Approve(_Decision):
 
 
 class Reject(_Decision):
-    """Do not let it happen."""
+    """Do not let it happen.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> no = Answer.to(request, Reject(comment="it is not true"), by="erin", at=utc_now())
+        >>> take_answer(open_record(request), no).status.value
+        'rejected'
+    """
 
     kind: Literal["reject"] = "reject"
 
 
 class Revise(_Decision):
-    """Send it back to be made better; `feedback` says how and may not be blank."""
+    """Send it back to be made better; `feedback` says how and may not be blank.
+
+    Example:
+        >>> from workflows.events import StartEvent
+        >>> review = Review(StartEvent, revise=Revision)  # a gate that lets people send drafts back
+        >>> DecisionKind.REVISE in review.allowed, Revise(feedback="shorter, please").feedback
+        (True, 'shorter, please')
+        >>> Revise(feedback=" ")
+        Traceback (most recent call last):
+            ...
+        pydantic_core._pydantic_core.ValidationError: 1 validation error for Revise
+        ...
+    """
 
     kind: Literal["revise"] = "revise"
     feedback: NonBlank = Field(
@@ -216,6 +294,20 @@ class Edit(_Decision):
     Attributes:
         subject: The whole edited subject, every field of it. It is validated by the subject's own
             model; a field that the model does not know is an error.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(
+        ...     request_id="r-1",
+        ...     title="Pay?",
+        ...     subject={"type": "Pay", "data": {"to": "Ann", "amount": 500}},
+        ...     allowed=["approve", "edit"],
+        ...     created_at=utc_now(),
+        ... )
+        >>> edit = Edit(subject={"to": "Ann", "amount": 40})
+        >>> less = Answer.to(request, edit, by="bob", at=utc_now())
+        >>> take_answer(open_record(request), less).status.value
+        'approved'
     """
 
     kind: Literal["edit"] = "edit"
@@ -225,7 +317,17 @@ class Edit(_Decision):
 
 
 class Respond(_Decision):
-    """Answer a question; `response` is validated against the request's response schema."""
+    """Answer a question; `response` is validated against the request's response schema.
+
+    Example:
+        >>> from pydantic import BaseModel
+        >>> class Colour(BaseModel):
+        ...     name: str
+        >>> Question(title="Which colour?", response=Colour).allowed == (DecisionKind.RESPOND,)
+        True
+        >>> Respond(response=Colour(name="blue")).response
+        {'name': 'blue'}
+    """
 
     kind: Literal["respond"] = "respond"
     response: Annotated[AnyJson, BeforeValidator(_as_json)] = Field(
@@ -238,6 +340,19 @@ class Escalate(_Decision):
 
     Attributes:
         to: Reviewer entries to ask instead, ids or `role:...`. Empty means: whom the gate names.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(
+        ...     request_id="r-1",
+        ...     title="Publish?",
+        ...     allowed=["approve", "escalate"],
+        ...     escalate_to=["role:chief"],
+        ...     created_at=utc_now(),
+        ... )
+        >>> up = Answer.to(request, Escalate(comment="too large for me"), by="erin", at=utc_now())
+        >>> take_answer(open_record(request), up).outcome.reason
+        'erin escalated it.'
     """
 
     kind: Literal["escalate"] = "escalate"
@@ -252,6 +367,19 @@ class Delegate(_Decision):
 
     Attributes:
         to: Id of the person who decides instead.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(
+        ...     request_id="r-1",
+        ...     title="Publish?",
+        ...     allowed=["approve", "delegate"],
+        ...     policy={"reviewers": ["erin"]},
+        ...     created_at=utc_now(),
+        ... )
+        >>> over = Answer.to(request, Delegate(to="bob"), by="erin", at=utc_now())
+        >>> take_answer(open_record(request), over).policy.reviewers
+        ('bob',)
     """
 
     kind: Literal["delegate"] = "delegate"
@@ -259,7 +387,17 @@ class Delegate(_Decision):
 
 
 class Abstain(_Decision):
-    """Take part without a vote for or against."""
+    """Take part without a vote for or against.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(
+        ...     request_id="r-1", title="Go?", allowed=["approve", "abstain"], created_at=utc_now()
+        ... )
+        >>> none = Answer.to(request, Abstain(comment="a friend wrote it"), by="erin", at=utc_now())
+        >>> take_answer(open_record(request), none).outcome.abstentions
+        1
+    """
 
     kind: Literal["abstain"] = "abstain"
 
@@ -268,10 +406,19 @@ Decision: TypeAlias = Annotated[
     Approve | Reject | Revise | Edit | Respond | Escalate | Delegate | Abstain,
     Field(discriminator="kind"),
 ]
+"""What a person decides; as JSON, `kind` says which it is."""
 
 
 class Expire(Value):
-    """At the deadline: close the request without a decision. Expired is not rejected."""
+    """At the deadline: close the request without a decision. Expired is not rejected.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from workflows.events import StartEvent
+        >>> review = Review(StartEvent, deadline=timedelta(days=2), on_deadline=Expire())
+        >>> review.on_deadline.kind
+        'expire'
+    """
 
     kind: Literal["expire"] = "expire"
 
@@ -281,7 +428,16 @@ DeadlineAction: TypeAlias = Annotated[Expire | Escalate | Reject, Field(discrimi
 
 
 class Remind(Value):
-    """As time passes: tell those who may answer once more."""
+    """As time passes: tell those who may answer once more.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from workflows.events import StartEvent
+        >>> ladder = {timedelta(hours=4): Remind(), timedelta(days=1): Expire()}
+        >>> review = Review(StartEvent, ladder=ladder)
+        >>> [action.kind for action in review.ladder.values()]
+        ['remind', 'expire']
+    """
 
     kind: Literal["remind"] = "remind"
 
@@ -292,6 +448,14 @@ class Widen(Value):
     Attributes:
         to: Reviewer entries to ask as well, ids or `role:...`, at least one. Where anyone may
             answer there is nobody to add.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from workflows.events import StartEvent
+        >>> ladder = {timedelta(hours=4): Widen("role:deputy"), timedelta(days=1): Expire()}
+        >>> review = Review(StartEvent, reviewers="erin", ladder=ladder)
+        >>> review.ladder[timedelta(hours=4)].to
+        ('role:deputy',)
     """
 
     kind: Literal["widen"] = "widen"
@@ -313,6 +477,12 @@ class Rung(Value):
     Attributes:
         at: The instant, time zone included.
         action: What happens then. All but `Remind` and `Widen` close the request.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> rung = Rung(at=datetime(2026, 1, 5, 9, tzinfo=UTC), action=Escalate("role:chief"))
+        >>> rung.closes
+        True
     """
 
     at: AwareDatetime
@@ -328,12 +498,31 @@ def entries_of(value: Iterable[str] | str) -> tuple[str, ...]:
     """Return entries, such as reviewers or tags, that may be given as one text instead of several.
 
     Text is iterable too: without this, `reviewers="erin"` would be four people.
+
+    Args:
+        value: One text, or several.
+
+    Example:
+        >>> entries_of("role:legal"), entries_of(["erin", "bob"])
+        (('role:legal',), ('erin', 'bob'))
     """
     return (value,) if isinstance(value, str) else tuple(value)
 
 
 def closing_rung(ladder: Iterable[Rung]) -> Rung | None:
-    """Return the first rung that closes a request, which is its deadline; None: none does."""
+    """Return the first rung that closes a request, which is its deadline; None: none does.
+
+    Args:
+        ladder: The rungs, in order of time.
+
+    Example:
+        >>> from datetime import UTC, datetime, timedelta
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> next_day = at + timedelta(days=1)
+        >>> ladder = [Rung(at=at, action=Remind()), Rung(at=next_day, action=Expire())]
+        >>> closing_rung(ladder).at.isoformat()
+        '2026-01-06T09:00:00+00:00'
+    """
     return next((rung for rung in ladder if rung.closes), None)
 
 
@@ -349,6 +538,14 @@ class Answer(Value):
         role: The role in which they decided, where it matters; one of `by.roles`.
         channel: Where it was said, such as `console` or `web`.
         at: When it was said, time zone included.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=at)
+        >>> answer = Answer.to(request, Approve(), by="erin", at=at, channel="mail")
+        >>> answer, answer.digest == request.digest
+        (Answer('r-1', 'approve', by='erin'), True)
     """
 
     schema_version: Literal[1] = 1
@@ -359,6 +556,14 @@ class Answer(Value):
     role: Identifier | None = None
     channel: Identifier = "api"
     at: AwareDatetime
+
+    @field_validator("decision", mode="before")
+    @classmethod
+    def _is_no_word(cls, decision: object) -> object:
+        if isinstance(decision, str):
+            problem = f"a decision is an object such as Approve(), not {decision!r}"
+            raise ValueError(problem)  # noqa: TRY004 - pydantic collects no TypeError
+        return decision
 
     @model_validator(mode="after")
     def _role_is_held(self) -> Self:
@@ -387,6 +592,9 @@ class Answer(Value):
             at: When, time zone included.
             role: In which role, where it matters.
             channel: Where it was said.
+
+        Returns:
+            The answer.
         """
         return cls(
             request_id=request.request_id,
@@ -407,7 +615,11 @@ class Answer(Value):
         return self.decision.comment
 
     def same_as(self, other: Answer) -> bool:
-        """Tell whether both say the same: same request, same person, same decision."""
+        """Tell whether both say the same: same request, same person, same decision.
+
+        Args:
+            other: The other answer.
+        """
         return (
             self.request_id == other.request_id
             and self.by.id == other.by.id
@@ -433,6 +645,12 @@ class ReviewPolicy(Value):
         barred: Persons who may not answer, with the reason.
         second_person_for_edit: An edited subject needs the approval of somebody else.
         deadline: Answers from this instant on are late.
+
+    Example:
+        >>> from llama_index_hitl.policies import why_not_allowed
+        >>> policy = ReviewPolicy(approvals=2, barred={"erin": "she wrote it"})
+        >>> policy.single, why_not_allowed(policy, Reviewer(id="erin"))
+        (False, 'she wrote it')
     """
 
     reviewers: tuple[Identifier, ...] = ()
@@ -480,16 +698,27 @@ class RequestStatus(StrEnum):
     """How a request stands. Every status but `open` is final."""
 
     OPEN = "open"
+    """It can be answered."""
     APPROVED = "approved"
+    """It may happen."""
     REJECTED = "rejected"
+    """It may not happen."""
     NO_QUORUM = "no_quorum"
+    """It may not happen: the approvals that it takes cannot be reached any more."""
     REVISED = "revised"
+    """It was sent back for a new draft."""
     EDITED = "edited"
+    """It was edited, and another request asks about it with the edit."""
     RESPONDED = "responded"
+    """The question was answered."""
     ESCALATED = "escalated"
+    """Others are asked in its place, by another request."""
     EXPIRED = "expired"
+    """Nobody decided in time; not rejected."""
     SUPERSEDED = "superseded"
+    """A newer request took its place."""
     WITHDRAWN = "withdrawn"
+    """It was taken back."""
 
 
 class Outcome(Value):
@@ -503,6 +732,14 @@ class Outcome(Value):
         abstentions: Abstentions counted.
         decided_by: Ids of those whose answers made the outcome, in the order of their answers.
         reason: Why it stands so, as a sentence for people.
+
+    Example:
+        >>> from llama_index_hitl.policies import tally
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> answer = Answer.to(request, Approve(), by="erin", at=utc_now())
+        >>> outcome = tally([answer], request.policy, utc_now())
+        >>> outcome.status.value, outcome.decided_by, outcome.reason
+        ('approved', ('erin',), 'erin approved it.')
     """
 
     status: RequestStatus
@@ -518,8 +755,11 @@ class RuleVerdict(StrEnum):
     """What a rule says before any person is asked."""
 
     ASK = "ask"
+    """A person is needed."""
     APPROVE = "approve"
+    """It may happen without one."""
     REJECT = "reject"
+    """It may not happen, and nobody is asked."""
 
 
 class RuleResult(Value):
@@ -532,6 +772,12 @@ class RuleResult(Value):
         shadow: What a rule on trial would have said; people are asked all the same. None: the rule
             is not on trial.
         spot_check: Decided without a person, and picked to be looked at by one later.
+
+    Example:
+        >>> from llama_index_hitl.rules import evaluate, threshold
+        >>> result = evaluate(threshold("amount", above=100), {"amount": 500})
+        >>> result.verdict.value, result.rule
+        ('ask', 'amount above 100')
     """
 
     verdict: RuleVerdict
@@ -552,6 +798,13 @@ class Subject(Value):
         data: Its values.
         json_schema: JSON schema of the model; a field may say `"format": "markdown"`, or
             `"format": "code"` with `"language"`, to be shown as such.
+
+    Example:
+        >>> from llama_index_hitl.rendering import render_subject
+        >>> draft = Subject(type="Draft", data={"topic": "mice", "content": "Mice are small."})
+        >>> print(render_subject(draft))
+        topic: mice
+        content: Mice are small.
     """
 
     type: Line
@@ -567,6 +820,12 @@ class Evidence(Value):
         body: Its text, in Markdown.
         source: Where it comes from, a link or a name.
         score: Relevance as its finder rates it, on the finder's own scale.
+
+    Example:
+        >>> from workflows.events import StartEvent
+        >>> clause = Evidence(title="12.3", body="Water damage is covered.", source="policy.pdf")
+        >>> Review(StartEvent, evidence=[clause]).evidence[0].source
+        'policy.pdf'
     """
 
     title: Line
@@ -583,6 +842,18 @@ class Feedback(Value):
         by: Id of the person.
         at: When.
         text: Their words.
+
+    Example:
+        >>> from llama_index_hitl.events import feedback_in
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> at = utc_now()
+        >>> request = ReviewRequest(
+        ...     request_id="r-1", title="Publish?", allowed=["revise"], created_at=at
+        ... )
+        >>> answer = Answer.to(request, Revise(feedback="shorter"), by="erin", at=at)
+        >>> [said] = feedback_in(take_answer(open_record(request), answer))
+        >>> said.revision, said.by, said.text
+        (1, 'erin', 'shorter')
     """
 
     revision: Annotated[int, Field(ge=1)]
@@ -598,6 +869,14 @@ class StageApproval(Value):
         stage: Name of the stage.
         request_id: The request that was approved.
         answers: Every answer to it, in order.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=at)
+        >>> yes = Answer.to(request, Approve(), by="erin", at=at)
+        >>> StageApproval(stage="content", request_id="r-1", answers=(yes,)).approvers
+        ('erin',)
     """
 
     stage: Identifier
@@ -657,6 +936,15 @@ class ReviewRequest(Value):
         tags: Words to find it by.
         digest: SHA-256 over all of the above, in hexadecimal. Computed if left out; a value that
             does not match raises a `ValidationError`.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=at)
+        >>> request, [kind.value for kind in request.allowed]
+        (ReviewRequest('r-1', 'Publish?'), ['approve', 'reject'])
+        >>> ReviewRequest.model_validate_json(request.model_dump_json()) == request
+        True
     """
 
     schema_version: Literal[1] = 1
@@ -777,6 +1065,12 @@ class SpotCheck(Value):
         by: Id of the person.
         at: When.
         comment: Why.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> SpotCheck(right=False, by="alice", at=at, comment="never above 50").right
+        False
     """
 
     right: bool
@@ -788,9 +1082,16 @@ class SpotCheck(Value):
 def digest_of(value: Any) -> str:
     """Return the SHA-256 of a JSON value in canonical form, in hexadecimal.
 
+    Args:
+        value: Anything that JSON can hold.
+
     Raises:
         ValueError: It holds a NaN or an infinite number, which JSON does not know.
         TypeError: It is not JSON at all.
+
+    Example:
+        >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+        True
     """
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
@@ -811,6 +1112,14 @@ class ReviewRecord(Value):
         superseded_by: The request that took its place.
         rungs_passed: How many rungs of the request's ladder have been passed.
         spot_check: What a person found who looked at it after a rule had decided it.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> from llama_index_hitl.lifecycle import open_record
+        >>> at = datetime(2026, 1, 5, 9, tzinfo=UTC)
+        >>> record = open_record(ReviewRequest(request_id="r-1", title="Publish?", created_at=at))
+        >>> record, record.outcome.reason
+        (ReviewRecord('r-1', 'open'), '0 of 1 approvals.')
     """
 
     request: ReviewRequest

@@ -31,6 +31,14 @@ def why_not_allowed(policy: ReviewPolicy, reviewer: Reviewer) -> str | None:
 
     Returns:
         The reason, to complete "X may not answer because: ...", or None: they may.
+
+    Example:
+        >>> from llama_index_hitl.models import ReviewPolicy
+        >>> policy = ReviewPolicy(reviewers=("role:legal",))
+        >>> why_not_allowed(policy, Reviewer(id="bob"))
+        'the request is for role:legal'
+        >>> why_not_allowed(policy, Reviewer(id="lena", roles=("legal",))) is None
+        True
     """
     if (reason := policy.barred.get(reviewer.id)) is not None:
         return reason
@@ -56,6 +64,15 @@ def tally(answers: Iterable[Answer], policy: ReviewPolicy, now: datetime) -> Out
 
     Returns:
         The outcome; `open` as long as more answers can still change it.
+
+    Example:
+        >>> at = utc_now()
+        >>> request = ReviewRequest(
+        ...     request_id="r-1", title="Publish?", policy={"approvals": 2}, created_at=at
+        ... )
+        >>> yes = [Answer.to(request, Approve(), by=person, at=at) for person in ("erin", "bob")]
+        >>> [tally(yes[:count], request.policy, at).status.value for count in (1, 2)]
+        ['open', 'approved']
     """
     counted: list[Answer] = []
     voted: set[str] = set()
@@ -145,7 +162,16 @@ def _electorate(policy: ReviewPolicy) -> set[str] | None:
 
 
 def approvals_needed(policy: ReviewPolicy) -> int:
-    """Return how many approvals a policy needs, at least 1."""
+    """Return how many approvals a policy needs, at least 1.
+
+    Args:
+        policy: The policy.
+
+    Example:
+        >>> from llama_index_hitl.models import ReviewPolicy
+        >>> approvals_needed(ReviewPolicy(per_role={"legal": 2, "finance": 1}))
+        3
+    """
     if policy.per_role:
         return sum(policy.per_role.values())
     if policy.approvals == "all":

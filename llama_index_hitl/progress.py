@@ -7,7 +7,8 @@
 
 Each event that a step writes to its stream (`ctx.write_event_to_stream`) becomes a `Progress`. What
 upstream and this package write there is not progress, nor are pieces of text that a model sends one
-by one. A step that is run again, such as after a crash, says again what it says.
+by one. The runner's `redact` is asked what may be kept. A step that is run again, such as after a
+crash, says again what it says.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from llama_index_hitl.events import (
 )
 from llama_index_hitl.models import JsonObject
 from llama_index_hitl.runner import Runner
-from llama_index_hitl.stores.protocol import Commit, Progress
+from llama_index_hitl.stores.protocol import PROGRESS, Commit, Progress
 
 __all__ = ["keep_progress", "progress_of"]
 
@@ -64,6 +65,25 @@ def keep_progress(runner: Runner) -> None:
 
     It is stored as it is said, so that others see it while the run is at work. Where it cannot be
     stored, the run goes on without. Doing this twice for a runner changes nothing.
+
+    What is stored survives the end of the process.
+
+    Args:
+        runner: The runner.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.runner import Runner
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> from llama_index_hitl.testing import ScriptedLLM
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval(llm=ScriptedLLM(["Mice."]))})
+        ...     keep_progress(runner)
+        ...     run = await runner.start("draft", topic="mice")
+        ...     events = await runner.store.feed(run_id=run.run_id)
+        ...     return [event.data["message"] for event in events if event.kind == "progress"]
+        >>> asyncio.run(main())
+        ['Writing about mice']
     """
     runner.add_watch(_Keeper(runner))
 
@@ -71,10 +91,19 @@ def keep_progress(runner: Runner) -> None:
 def progress_of(event: Event) -> JsonObject | None:
     """Return what is kept of an event; None: it is no progress.
 
+    Args:
+        event: The event.
+
     Returns:
         An object with `type`, the name of the event's class; `message`, what it says in its field
         `message` or `msg`, if that is text; and `data`, all of it as JSON. Of an event that cannot
         be JSON, or has more than 64 KiB of it, `data` is empty, and `message` is cut.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import ProgressEvent
+        >>> progress_of(ProgressEvent(message="Writing about mice"))
+        {'type': 'ProgressEvent', 'message': 'Writing about mice', 'data': {'message':
+        'Writing about mice'}}
     """
     if isinstance(event, _NO_PROGRESS) or isinstance(getattr(event, "delta", None), str):
         return None
@@ -113,6 +142,8 @@ class _Keeper:
         data = progress_of(event)
         if data is None:
             return
+        if self.runner.redact is not None:
+            data = self.runner.redact(PROGRESS, data)
         said = Progress(run_id=run_id, at=self.runner.clock(), data=data)
         try:
             # It tells of the run and decides nothing in it: no reason to wait for the disk.
@@ -121,6 +152,6 @@ class _Keeper:
             _LOGGER.warning(
                 "What run %s has said (%s) was not stored: %s",
                 run_id,
-                data["type"],
+                type(event).__name__,
                 type(error).__name__,
             )

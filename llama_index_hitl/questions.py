@@ -97,6 +97,15 @@ class Question:
         rule: What rules said about the subject, and so why a person is asked; None: nothing.
         grantable: What an approval may let happen from now on without asking; None: nothing. Only
             a `Runner` keeps such standing approvals.
+
+    Example:
+        >>> from pydantic import BaseModel
+        >>> class Colour(BaseModel):
+        ...     name: str
+        >>> [kind.value for kind in Question(title="Delete it?").allowed]
+        ['approve', 'reject']
+        >>> [kind.value for kind in Question(title="Which colour?", response=Colour).allowed]
+        ['respond']
     """
 
     title: str
@@ -138,6 +147,14 @@ class Resolution:
         record: The request, the answer to it, and the outcome.
         subject: The effective subject, of its own type: an edit is in it. None without a subject.
         response: The structured answer, of the response model; None without one.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> request = ReviewRequest(request_id="r-1", title="Delete it?", created_at=utc_now())
+        >>> yes = Answer.to(request, Approve(), by="erin", at=utc_now())
+        >>> resolution = Resolution(take_answer(open_record(request), yes))  # what `ask` returns
+        >>> resolution.approved, resolution.answer.by.id, resolution.effect_key
+        (True, 'erin', 'r-1')
     """
 
     record: ReviewRecord
@@ -190,6 +207,21 @@ async def ask(
         QuestionError: The question cannot be asked inline, nobody may answer it, or the step asked
             something else when it ran before.
         SubjectError: The subject does not survive being written as JSON.
+
+    Example:
+        >>> from workflows import Context, Workflow, step
+        >>> from workflows.events import StartEvent, StopEvent
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> class Cleaning(Workflow):
+        ...     @step
+        ...     async def clean(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ...         said = await ask(ctx, Question(title=f"Delete {ev.file}?"))
+        ...         return StopEvent(result="deleted" if said.approved else "kept")
+        >>> async def main():
+        ...     erin = ScriptedReviewer([Reject(comment="it is needed")], by="erin")
+        ...     return await review_with(Cleaning(timeout=None).run(file="notes.txt"), erin)
+        >>> asyncio.run(main())
+        'kept'
     """
     execution = execution_of_step()
     now = clock or clock_of(workflow_of(ctx))
@@ -269,6 +301,20 @@ def request_for(
     Raises:
         QuestionError: It cannot be asked inline.
         SubjectError: The subject does not survive being written as JSON.
+
+    Example:
+        >>> from workflows import Context, Workflow, step
+        >>> from workflows.events import StartEvent, StopEvent
+        >>> class Showing(Workflow):
+        ...     @step
+        ...     async def show(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ...         question = Question(title="Go?")
+        ...         request = request_for(ctx, question, request_id="r-1", at=utc_now())
+        ...         return StopEvent(result=(request.gate, request.title))
+        >>> async def main():
+        ...     return await Showing().run()
+        >>> asyncio.run(main())
+        ('ask', 'Go?')
     """
     response = question.response
     origin = origin_of(run_id_of(ctx))

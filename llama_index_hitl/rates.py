@@ -19,6 +19,11 @@ class Rate:
 
     Raises:
         ValueError: They are out of range.
+
+    Example:
+        >>> rate = Rate(3, 50)
+        >>> print(rate)
+        6.0% (95% interval: 2.1% to 16.2%)
     """
 
     count: int

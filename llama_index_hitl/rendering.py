@@ -20,6 +20,22 @@ class FieldDiff(Value):
         before: Its text then.
         after: Its text now.
         lines: The change as unified diff lines, without file headers.
+
+    Example:
+        >>> at = utc_now()
+        >>> request = ReviewRequest(
+        ...     request_id="r-2",
+        ...     title="Publish?",
+        ...     subject={"type": "Draft", "data": {"content": "Mice."}},
+        ...     previous={"type": "Draft", "data": {"content": "Mice are small."}},
+        ...     created_at=at,
+        ... )
+        >>> [change] = diff_of(request)
+        >>> for line in change.lines:
+        ...     print(line)
+        @@ -1 +1 @@
+        -Mice are small.
+        +Mice.
     """
 
     field: str
@@ -29,14 +45,32 @@ class FieldDiff(Value):
 
 
 def text_of(value: JsonValue) -> str:
-    """Return a JSON value as people read it: text as it is, everything else as JSON."""
+    """Return a JSON value as people read it: text as it is, everything else as JSON.
+
+    Args:
+        value: The value.
+
+    Example:
+        >>> print(text_of("Mice."))
+        Mice.
+        >>> print(text_of({"amount": 40}))
+        {
+          "amount": 40
+        }
+    """
     if isinstance(value, str):
         return value
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
 
 
 def diff_of(request: ReviewRequest) -> tuple[FieldDiff, ...]:
-    """Return what changed since the previous revision, field by field; empty for the first."""
+    """Return what changed since the previous revision, field by field; empty for the first.
+
+    The example of `FieldDiff` shows one change.
+
+    Args:
+        request: The request, with the subject of the revision before this one.
+    """
     if request.previous is None or request.subject is None:
         return ()
     before, after = request.previous.data, request.subject.data
@@ -64,7 +98,18 @@ def _field_diff(name: str, before: str, after: str) -> FieldDiff:
 
 
 def render_prompt(request: ReviewRequest) -> str:
-    """Return everything a person needs to decide, as plain text."""
+    """Return everything a person needs to decide, as plain text.
+
+    Args:
+        request: The request.
+
+    Example:
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> print(render_prompt(request))
+        Publish?
+        <BLANKLINE>
+        Decide (approve, reject):
+    """
     parts: list[str] = [_heading(request)]
     if request.path:
         parts.append(f"Asked within {path_of(request)}")
@@ -82,7 +127,18 @@ def render_prompt(request: ReviewRequest) -> str:
 
 
 def path_of(request: ReviewRequest) -> str:
-    """Return the steps that lead to the run that asks; empty if it was started by itself."""
+    """Return the steps that lead to the run that asks; empty if it was started by itself.
+
+    Args:
+        request: The request.
+
+    Example:
+        >>> request = ReviewRequest(
+        ...     request_id="r-1", title="Go?", path=("Trip.book", "Hotel.pay"), created_at=utc_now()
+        ... )
+        >>> path_of(request)
+        'Trip.book > Hotel.pay'
+    """
     return " > ".join(request.path)
 
 
@@ -98,7 +154,17 @@ def _heading(request: ReviewRequest) -> str:
 
 
 def render_subject(subject: Subject) -> str:
-    """Return a subject as plain text, one `field: value` a line; a single text stands alone."""
+    """Return a subject as plain text, one `field: value` a line; a single text stands alone.
+
+    Args:
+        subject: The subject.
+
+    Example:
+        >>> from llama_index_hitl.models import Subject
+        >>> print(render_subject(Subject(type="Pay", data={"to": "Ann", "amount": 40})))
+        to: Ann
+        amount: 40
+    """
     return "\n".join(_lines(subject.data.items()))
 
 

@@ -1,12 +1,19 @@
 """Durable runs: start them, let people answer in their own time, and take them further.
 
-    runner = Runner(SqlStore("sqlite:///hitl.db"), {"article": ArticleFlow()})
-    run = await runner.start("article", topic="AI ethics")     # waits in the store
-    for record in await runner.pending(reviewer="alice"):
-        await runner.answer(record.request_id, Approve(), by="alice")
-    run = await runner.advance(run.run_id)
+Between the calls to a `Runner` nothing is kept in memory, and each may happen in another process.
 
-Between these calls nothing is kept in memory, and each may happen in another process.
+Example:
+    >>> from llama_index_hitl.prebuilt import DraftApproval
+    >>> from llama_index_hitl.stores import MemoryStore
+    >>> async def main():
+    ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+    ...     run = await runner.start("draft", topic="mice", content="Mice are small.")
+    ...     for record in await runner.pending(reviewer="alice"):  # it waits in the store
+    ...         await runner.answer(record.request_id, Approve(), by="alice")
+    ...     run = await runner.advance(run.run_id)
+    ...     return run.status.value, (await runner.result(run.run_id)).subject.content
+    >>> asyncio.run(main())
+    ('finished', 'Mice are small.')
 """
 
 from __future__ import annotations
@@ -31,6 +38,7 @@ from llama_index_hitl._entries import Redact
 from llama_index_hitl._grant_desk import GrantDesk
 from llama_index_hitl._outbox import Outbox, persistently
 from llama_index_hitl._submit import Receipt, Submission, Submitter
+from llama_index_hitl._text import origin_of
 from llama_index_hitl._watches import Watch, Watches
 from llama_index_hitl.audit import AuditKind, AuditRow
 from llama_index_hitl.authorizers import Action, Authorizer, TrustingAuthorizer
@@ -100,6 +108,16 @@ class Check:
         verdict: `resumes`; `migrates`, through a migration that is registered; `needs_migration`,
             which is not; or `breaks`, for it cannot be read or its workflow is not here.
         differences: What is in the way, one sentence each.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+        ...     await runner.start("draft", topic="mice", content="Mice are small.")
+        ...     return [check.verdict for check in await runner.check()]  # before new code goes out
+        >>> asyncio.run(main())
+        ['resumes']
     """
 
     run: Run
@@ -109,7 +127,28 @@ class Check:
 
 @dataclass(frozen=True)
 class Due:
-    """Something on a request's ladder that a sweep has done."""
+    """Something on a request's ladder that a sweep has done.
+
+    Attributes:
+        run_id: The run that asked.
+        request_id: The request.
+        rung: What was due, and when.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> from llama_index_hitl.testing import ManualClock
+        >>> async def main():
+        ...     clock = ManualClock()
+        ...     pay = ApproveAction(deadline=timedelta(days=2))
+        ...     runner = Runner(MemoryStore(), {"pay": pay}, clock=clock)
+        ...     await runner.start("pay", action="Refund 40")
+        ...     clock.advance(days=14)
+        ...     return [due.rung.action.kind for due in await runner.sweep()]
+        >>> asyncio.run(main())
+        ['expire']
+    """
 
     run_id: str
     request_id: str
@@ -121,6 +160,11 @@ class Runner:
 
     A runner that only lists and takes answers needs no workflows.
 
+    What a method did is stored when it returns, and survives a crash at any instant after that.
+    Each of its changes is one transaction: cut off, all of it is stored or nothing. A run whose
+    process has died is gone on with by `recover`, in any process, from its last pause and with the
+    same answers.
+
     Args:
         store: Where runs wait.
         workflows: The workflows that this runner can start and advance, by name.
@@ -128,7 +172,8 @@ class Runner:
         notifiers: Are told what happens, after it is stored, at least once. None: nobody ever is.
             A process that only answers while another one tells people gives an empty list, so that
             what is to be told is kept.
-        redact: Takes what an audit row or a notice would say, and returns what may be kept of it.
+        redact: Takes what an audit row, a notice or a run's progress would say, and returns what
+            may be kept of it.
         migrations: What makes runs that were paused by older code fit.
         types: Classes of values in runs that the workflows' own code does not name.
         clock: Where the time comes from.
@@ -137,11 +182,36 @@ class Runner:
         watch: Is shown each event on the stream of a run while it is advanced here, with the run's
             id; `add_watch` adds others.
 
+    Raises:
+        TypeError: The store is a URL, or a workflow is a class.
+
     Attributes:
         store: Where runs wait.
         clock: Where the time comes from.
+        redact: What may be kept of what is said; None: everything.
         spot_checks: What rules approved and picked to be looked at by people later.
         grants: The standing approvals: list, give and revoke them here.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.stores import SqlStore
+        >>> flows = {"draft": DraftApproval()}
+        >>> async def begin():
+        ...     store = SqlStore("hitl.db")
+        ...     run = await Runner(store, flows).start("draft", topic="mice", content="Small.")
+        ...     await store.close()
+        ...     return run.run_id, run.status.value
+        >>> async def answer(run_id):  # in another process, days later
+        ...     store = SqlStore("hitl.db")
+        ...     runner = Runner(store, flows)
+        ...     for record in await runner.pending(run_id=run_id):
+        ...         await runner.answer(record.request_id, Approve(), by="erin")
+        ...     run = await runner.advance(run_id)
+        ...     await store.close()
+        ...     return run.status.value
+        >>> run_id, status = asyncio.run(begin())
+        >>> status, asyncio.run(answer(run_id))
+        ('waiting', 'finished')
     """
 
     def __init__(
@@ -162,7 +232,9 @@ class Runner:
         self._authorizer = authorizer or TrustingAuthorizer()
         self._notifiers = tuple(notifiers or ())
         self.clock = clock
+        self.redact = redact
         self._workflows = dict(workflows or {})
+        _refuse_confused(store, self._workflows)
         self._watches = Watches(watch)
         self._outbox = Outbox(store, keeps=notifiers is not None, redact=redact)
         self._submitter = Submitter(store, self._outbox)
@@ -322,6 +394,13 @@ class Runner:
 
         A run that has nothing to be told, or is over, is returned as it is.
 
+        Every answer is stored before, and all that comes of them at once after: a process that dies
+        here leaves the run as it was at its last pause, and `recover` does the same again, with
+        effects that are not repeated (`llama_index_hitl.effects`).
+
+        Args:
+            run_id: The run.
+
         Returns:
             The run as it is stored then. A step that raises makes it failed, with the error in it;
             its answers are kept.
@@ -384,6 +463,13 @@ class Runner:
     async def retry(self, run_id: str, *, by: Reviewer | str) -> Run:
         """Try a failed run again from its last pause, with the same answers.
 
+        Args:
+            run_id: The run.
+            by: Who wants it tried again.
+
+        Returns:
+            The run as it is stored then: waiting, finished, or failed again.
+
         Raises:
             UnknownRun: There is no such run.
             RunEnded: It has not failed.
@@ -411,6 +497,14 @@ class Runner:
         """End a run for good; its open requests are withdrawn.
 
         A runner that is at work on it meanwhile loses its lease, and what it did is not stored.
+
+        Args:
+            run_id: The run.
+            by: Who ends it.
+            reason: Why, for people.
+
+        Returns:
+            The run, cancelled.
 
         Raises:
             UnknownRun: There is no such run.
@@ -469,6 +563,9 @@ class Runner:
     async def get_run(self, run_id: str) -> Run:
         """Return a run.
 
+        Args:
+            run_id: The run.
+
         Raises:
             UnknownRun: There is no such run.
         """
@@ -508,6 +605,9 @@ class Runner:
     async def result(self, run_id: str) -> Any:
         """Return what a run came to.
 
+        Args:
+            run_id: The run.
+
         Raises:
             UnknownRun: There is no such run.
             UnknownWorkflow: The runner was not given its workflow, whose types the result has.
@@ -534,7 +634,11 @@ class Runner:
                 raise StillWaiting(run_id, status=run.status, open_requests=ids)
 
     async def history(self, run_id: str) -> Sequence[AuditRow]:
-        """Return everything that happened in a run, in order."""
+        """Return everything that happened in a run, in order.
+
+        Args:
+            run_id: The run; of one that there is not, nothing happened.
+        """
         return await self.store.audit(run_id)
 
     # ----------------------------------------------------------------- requests
@@ -597,6 +701,9 @@ class Runner:
     async def get(self, request_id: str) -> ReviewRecord:
         """Return a request, open or closed, with everything that has become of it.
 
+        Args:
+            request_id: The request.
+
         Raises:
             UnknownRequest: There is none with that id.
         """
@@ -644,6 +751,11 @@ class Runner:
 
         Give each its `digest`, so that it counts for what the person saw only.
 
+        Args:
+            submissions: The answers, in order.
+            by: Who decided; the authorizer has the last word about their roles.
+            channel: Where it was said.
+
         Returns:
             For each, in order, its receipt, or the error that says why it was refused.
         """
@@ -681,6 +793,11 @@ class Runner:
     async def withdraw(self, request_id: str, *, by: Reviewer | str, reason: str = "") -> None:
         """Close a request without a decision; the run goes on as after a rejection.
 
+        Args:
+            request_id: The request.
+            by: Who takes it back.
+            reason: Why, for people.
+
         Raises:
             UnknownRequest: There is none with that id.
             InvalidTransition: It is closed.
@@ -704,6 +821,9 @@ class Runner:
             by: Who looks at it. Again by the same person: their claim is renewed.
             lease: How long it counts, from now.
 
+        Returns:
+            The claim, with the instant at which it ends.
+
         Raises:
             UnknownRequest: There is none with that id.
             AlreadyClaimed: Somebody else is looking at it.
@@ -715,6 +835,10 @@ class Runner:
 
     async def release(self, request_id: str, *, by: Reviewer | str) -> None:
         """Say that somebody looks at a request no more; nothing happens if they do not.
+
+        Args:
+            request_id: The request.
+            by: Who looked at it.
 
         Raises:
             UnknownRequest: There is none with that id.
@@ -773,6 +897,9 @@ class Runner:
 
         Args:
             now: The present instant; by default the clock's.
+
+        Returns:
+            What was done.
         """
         now = now or self.clock()
         done: list[Due] = []
@@ -811,9 +938,11 @@ class Runner:
                     run, was_advanced = await self._go_on(run_id)
                 except HitlError as error:
                     _LOGGER.info("Run %s was left as it is: %s", run_id, error)
-                except Exception:
+                except Exception as error:  # noqa: BLE001
                     # One run that cannot be advanced must not keep the others from it.
-                    _LOGGER.exception("Run %s could not be advanced", run_id)
+                    _LOGGER.error(  # noqa: TRY400 - the traceback would say too much
+                        "Run %s could not be advanced: %s", run_id, origin_of(error)
+                    )
                 else:
                     if was_advanced:
                         advanced[run_id] = run
@@ -840,8 +969,17 @@ class Runner:
             await self.notify()
             await asyncio.sleep(every.total_seconds())
 
-    async def check(self) -> tuple[Check, ...]:
-        """Say of every run that is not over whether it would go on with this code."""
+    async def check(self, run_id: str | None = None) -> tuple[Check, ...]:
+        """Say of every run that is not over whether it would go on with this code.
+
+        Args:
+            run_id: Look at this run only, however it stands.
+
+        Raises:
+            UnknownRun: There is no such run.
+        """
+        if run_id is not None:
+            return (await self._check(await self._run(run_id)),)
         checks: list[Check] = []
         for status in (RunStatus.WAITING, RunStatus.FAILED, RunStatus.RUNNING):
             after: str | None = None
@@ -896,6 +1034,17 @@ class Runner:
     ) -> Reviewer:
         person = Reviewer(id=by) if isinstance(by, str) else by
         return await self._authorizer.authorize(person, action, run_id=run_id, request=request)
+
+
+def _refuse_confused(store: object, workflows: Mapping[str, object]) -> None:
+    """Refuse a URL for a store, and the class of a workflow: they would fail far from here."""
+    if isinstance(store, str):
+        raise TypeError(f"A Runner needs a store, such as SqlStore({store!r}), not its URL.")
+    for name, workflow in workflows.items():
+        if not isinstance(workflow, Workflow):
+            raise TypeError(
+                f"A Runner needs workflows, such as MyFlow(timeout=None); {name!r} is {workflow!r}."
+            )
 
 
 def _can_answer(record: ReviewRecord, person: Reviewer) -> bool:

@@ -1,13 +1,20 @@
 """Paused runs: take a waiting run out of memory, and go on with it later, elsewhere.
 
-    paused = await pause(handler)
-    text = paused.model_dump_json()            # keep it wherever you like
-
-    paused = PausedRun.model_validate_json(text)
-    answer = Answer.to(paused.requests[0].request, Approve(), by="alice", at=utc_now())
-    handler = resume(workflow, paused, [answer])
-
 A `Runner` does this for you, with a store, deadlines and an audit trail.
+
+Example:
+    >>> from llama_index_hitl.prebuilt import DraftApproval
+    >>> async def begin():
+    ...     flow = DraftApproval()
+    ...     paused = await pause(flow.run(topic="mice", content="Mice are small."))
+    ...     return paused.model_dump_json()  # keep it wherever you like
+    >>> async def answer(text):  # in another process
+    ...     paused = PausedRun.model_validate_json(text)
+    ...     request = paused.requests[0].request
+    ...     yes = Answer.to(request, Approve(), by="alice", at=utc_now())
+    ...     return await resume(DraftApproval(), paused, [yes])
+    >>> asyncio.run(answer(asyncio.run(begin()))).status.value
+    'approved'
 """
 
 from __future__ import annotations
@@ -90,10 +97,12 @@ from llama_index_hitl.models import (
 )
 
 FORMAT: Literal["llama-index-hitl/paused-run"] = "llama-index-hitl/paused-run"
+"""What a paused run says that it is."""
 FORMAT_VERSION = 1
 """Version of the format. Every version that was ever released can be read for ever."""
 
 AskedBy = Literal["gate", "ask", "child", "wait_for_event", "input_required"]
+"""How a question was asked; see `OpenRequest`."""
 
 
 class OpenRequest(Value):
@@ -108,6 +117,14 @@ class OpenRequest(Value):
         waiter_id: Upstream's name for the wait within its step; None likewise.
         answer_type: Qualified name of the event that answers.
         requirements: Attributes that the answering event must have, as the snapshot writes them.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> async def main():
+        ...     return await pause(DraftApproval().run(topic="mice", content="Mice are small."))
+        >>> [asked] = asyncio.run(main()).requests
+        >>> asked.asked_by, asked.request.gate, asked.is_plain
+        ('gate', 'approval', False)
     """
 
     record: ReviewRecord
@@ -152,6 +169,16 @@ class PausedRun(Value):
         plain_asked: How many plain questions the run has asked so far.
         context: The context, as upstream writes it.
         digest: SHA-256 over all of the above; one that does not match is refused.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> async def main():
+        ...     return await pause(DraftApproval().run(topic="mice", content="Mice are small."))
+        >>> paused = asyncio.run(main())
+        >>> paused.workflow.rpartition(".")[2], [asked.request.title for asked in paused.requests]
+        ('DraftApproval', ['Draft about mice'])
+        >>> PausedRun.model_validate_json(paused.model_dump_json()) == paused
+        True
     """
 
     format: Literal["llama-index-hitl/paused-run"] = FORMAT
@@ -169,6 +196,9 @@ class PausedRun(Value):
 
     def request(self, request_id: str) -> OpenRequest:
         """Return one of the open requests.
+
+        Args:
+            request_id: The request.
 
         Raises:
             UnknownRequest: There is none with that id.
@@ -252,6 +282,8 @@ async def pause(
     comes to its end, and is not run again when the run is resumed. The run's stream is left alone,
     so progress can be watched meanwhile; it ends with upstream's `WorkflowCancelledEvent`.
 
+    Nothing is stored for you: until you have kept what is returned, a crash loses the run.
+
     Args:
         handler: The run, on upstream's in-memory runtime.
         types: Classes of values in the run that the workflow's own code does not name.
@@ -264,6 +296,14 @@ async def pause(
         UnserializableState: Something in the run would not survive. The run is left as it is.
         SnapshotError: The run is on a runtime that keeps its runs itself.
         Exception: What the run failed with, if it fails before it waits.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> async def main():
+        ...     return await pause(DraftApproval().run(topic="mice", content="Mice are small."))
+        >>> [asked] = asyncio.run(main()).requests
+        >>> asked.request.title
+        'Draft about mice'
     """
     await let_arrive(handler)
     state = await until_idle(handler)
@@ -283,6 +323,8 @@ def snapshot(
     streamed: Sequence[Event] = (),
 ) -> PausedRun:
     """Return an idle run as a value; it goes on waiting.
+
+    `pause` takes one and ends the run: see the example of `pause`.
 
     Args:
         handler: The run.
@@ -307,6 +349,8 @@ def parts_of(
     streamed: Sequence[Event] = (),
 ) -> tuple[dict[str, Any], list[OpenRequest]]:
     """Return what makes up the snapshot of an idle run but for its requests, and the requests.
+
+    A `snapshot` is made of these: see the example of `pause`.
 
     Args:
         handler: The run.
@@ -401,7 +445,8 @@ class _Lister:
             *(self._of_wait(wait, session) for wait in plain),
             *self._of_events(free, session),
         ]
-        return sorted(found, key=lambda r: (r.request.created_at, r.request_id))
+        # Of one instant by their titles: ids are random, and a rerun should look the same.
+        return sorted(found, key=lambda r: (r.request.created_at, r.request.title, r.request_id))
 
     def _of_gates(self, state: BrokerState) -> Iterable[OpenRequest]:
         steps = {gate.step_name for gate in gates_of(self._workflow).values()}
@@ -560,6 +605,8 @@ def _name_of(kind: type) -> str:
 def requests_of_child(memory: Mapping[str, Any]) -> Sequence[OpenRequest]:
     """Return what a run asks that a step keeps; nothing, if the step keeps something else.
 
+    What a paused run asks, and the runs within it: see the example of `pause`.
+
     Args:
         memory: What the step keeps.
     """
@@ -586,6 +633,9 @@ def resume(
     Each answer reaches the question that it names and nothing else; questions without an answer
     stay open. What stood before a question is not run again. Must be called in an event loop.
 
+    The run lives in this process again: a crash loses what it does from here on, but not `paused`,
+    if you have kept it.
+
     Args:
         workflow: The workflow, a new instance of the same class or of one that fits.
         paused: The paused run. It stays as it is: resuming it twice runs everything after it twice,
@@ -601,6 +651,15 @@ def resume(
         IncompatibleSnapshot: The run does not fit the workflow's code; no answer is consumed.
         SnapshotError: It cannot be read.
         AnswerRefused: An answer does not count; none is consumed.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> async def main():
+        ...     paused = await pause(DraftApproval().run(topic="mice", content="Mice are small."))
+        ...     yes = Answer.to(paused.requests[0].request, Approve(), by="erin", at=utc_now())
+        ...     return await resume(DraftApproval(), paused, [yes])
+        >>> asyncio.run(main()).status.value
+        'approved'
     """
     fitting = fit(workflow, paused, migrations, types=types)
     records = {r.request_id: r.record for r in fitting.requests}
@@ -634,6 +693,14 @@ def fit(
     Raises:
         IncompatibleSnapshot: It does not fit, and no migration makes it.
         SnapshotError: A migration could not read it.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> async def main():
+        ...     paused = await pause(DraftApproval().run(topic="mice", content="Mice are small."))
+        ...     return fit(DraftApproval(), paused) == paused
+        >>> asyncio.run(main())
+        True
     """
     now = fingerprint_of(workflow)
     if paused.fingerprint.digest == now.digest:
@@ -686,10 +753,23 @@ def restore(
         types: Classes of values in the run that the workflow's own code does not name.
         refused: Takes what cannot be told, and the rest is told; None: nothing is told then.
 
+    Returns:
+        The running handler. The run keeps its id.
+
     Raises:
         UnknownRequest: It is told about a request that it does not have.
         InvalidAnswer: A plain answer does not fit the event that is waited for.
         SnapshotError: The context cannot be read.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> async def main():
+        ...     paused = await pause(DraftApproval().run(topic="mice", content="Mice are small."))
+        ...     [asked] = paused.requests
+        ...     said = ReviewRequestEvent(request=asked.request).answer(Approve(), by="erin")
+        ...     return await restore(DraftApproval(), paused, [said])
+        >>> asyncio.run(main()).status.value
+        'approved'
     """
     serializer = serializer_for(workflow, types)
     delivery = Delivery(workflow, paused.context, serializer)

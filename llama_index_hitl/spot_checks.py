@@ -48,6 +48,10 @@ class RuleErrors:
         picked: How many of its approvals were picked.
         checked: How many of these a person has looked at.
         wrong: How many of these they found wrong.
+
+    Example:
+        >>> print(RuleErrors(rule="cheap", picked=100, checked=50, wrong=3).error_rate)
+        6.0% (95% interval: 2.1% to 16.2%)
     """
 
     rule: str
@@ -71,6 +75,10 @@ class SpotCheckReport:
         wrong: How many of these they found wrong.
         rules: The same for each rule, by its name.
         wrong_records: Those that were found wrong, as many as were asked for.
+
+    Example:
+        >>> print(SpotCheckReport(picked=100, checked=50, wrong=3))
+        looked at 50 of 100 spot checks, 3 were wrong: 6.0% (95% interval: 2.1% to 16.2%)
     """
 
     picked: int = 0
@@ -106,6 +114,26 @@ class SpotChecks:
         outbox: Through which judgements are stored.
         authorizer: Vouches for people.
         clock: Where the time comes from.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> from llama_index_hitl.rules import never, spot_check
+        >>> from llama_index_hitl.runner import Runner
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> async def main():
+        ...     pay = ApproveAction(policy=spot_check(never(), 1, salt="2026"))  # picks all
+        ...     runner = Runner(MemoryStore(), {"pay": pay})
+        ...     for amount in (40, 500):
+        ...         await runner.start("pay", action="Pay", details={"amount": amount})
+        ...     for record in await runner.spot_checks.pending():
+        ...         right = record.request.subject.data["details"]["amount"] < 100
+        ...         await runner.spot_checks.judge(record.request_id, right=right, by="alice")
+        ...     return await runner.spot_checks.report()
+        >>> report = asyncio.run(main())
+        >>> print(report)
+        looked at 2 of 2 spot checks, 1 were wrong: 50.0% (95% interval: 9.5% to 90.5%)
+        >>> [(rule.picked, rule.wrong) for rule in report.rules.values()]
+        [(2, 1)]
     """
 
     def __init__(

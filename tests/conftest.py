@@ -1,5 +1,7 @@
 """Fixtures for tests that drive whole runs."""
 
+import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,12 @@ from llama_index_hitl.stores import MemoryStore, SqlStore, Store
 __all__ = ["postgres_server", "postgres_url"]
 
 pytest.register_assert_rewrite("llama_index_hitl.testing")
+
+# Tests end processes, not machines: nothing has to reach the disk, which SQLite waits for.
+_MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a directory in it that is its own
+_ENOUGH = 2**30  # bytes
+if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ENOUGH:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
 async def _starter(options: dict[str, Any]) -> AsyncIterator[Callable[..., Live]]:

@@ -19,11 +19,12 @@ from workflows.events import (
 
 from llama_index_hitl import Approve, Approved, Review
 from llama_index_hitl.errors import StoreError
+from llama_index_hitl.models import JsonObject
 from llama_index_hitl.prebuilt import ProgressEvent
 from llama_index_hitl.progress import keep_progress, progress_of
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import MemoryStore
-from llama_index_hitl.stores.protocol import FeedEvent, RunStatus, Store
+from llama_index_hitl.stores.protocol import PROGRESS, FeedEvent, RunStatus, Store
 from llama_index_hitl.testing import ManualClock
 from llama_index_hitl.testing.faults import FaultyStore, Point
 
@@ -49,8 +50,8 @@ class Report(Workflow):
         return StopEvent(result="published")
 
 
-def runner_on(store: Store) -> Runner:
-    return Runner(store, {"report": Report(timeout=None)}, clock=ManualClock())
+def runner_on(store: Store, **options: Any) -> Runner:
+    return Runner(store, {"report": Report(timeout=None)}, clock=ManualClock(), **options)
 
 
 async def said(store: Store) -> list[FeedEvent]:
@@ -160,6 +161,19 @@ def test_a_message_that_is_too_long_is_cut() -> None:
         "message": "seven",
         "data": {"message": 7, "msg": "seven"},
     }
+
+
+async def test_what_may_not_be_kept_is_not_kept() -> None:
+    def without_mice(kind: str, data: JsonObject) -> JsonObject:
+        return {"type": data["type"], "message": "Working"} if kind == "progress" else data
+
+    store = MemoryStore()
+    runner = runner_on(store, redact=without_mice)
+    keep_progress(runner)
+    await runner.start("report", topic="mice")
+    kept = [event.data for event in await store.feed() if event.kind == PROGRESS]
+    assert kept
+    assert all(data == {"type": data["type"], "message": "Working"} for data in kept)
 
 
 async def test_a_store_that_fails_harms_no_run_and_tells_the_log_nothing_private(

@@ -1,6 +1,6 @@
 """Runs that are stored first and begun later, who started them, and those who watch them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,10 +11,12 @@ from llama_index_hitl import Approve, Reviewer
 from llama_index_hitl.errors import RunExists, UnknownWorkflow
 from llama_index_hitl.events import ReviewRequestEvent
 from llama_index_hitl.runner import Runner
-from llama_index_hitl.stores.protocol import RunStatus, Store
+from llama_index_hitl.stores import MemoryStore
+from llama_index_hitl.stores.protocol import Message, RunStatus, Store
 from llama_index_hitl.testing import ManualClock
 
 ALICE = Reviewer(id="alice", roles=("legal",))
+PRIVATE = "About mice."
 
 
 @pytest.fixture
@@ -53,6 +55,24 @@ async def test_a_run_that_is_enqueued_is_begun_by_whoever_recovers_first(
 async def test_a_run_that_is_enqueued_can_be_advanced_by_its_id(make: Any) -> None:
     run = await make().enqueue("article", run_id="order-7", inputs={"topic": "mice"})
     assert (await make().advance(run.run_id)).status is RunStatus.WAITING
+
+
+class Sick(MemoryStore):
+    """Fails in a way that no store should, and quotes what it was about."""
+
+    async def messages(self, run_id: str) -> Sequence[Message]:
+        raise ZeroDivisionError(PRIVATE)
+
+
+async def test_a_run_that_cannot_be_advanced_is_logged_without_what_was_wrong(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = runner_on(Sick(), clock=clock)
+    run = await runner.enqueue("article", topic="mice")
+    assert not await runner.recover()
+    assert f"Run {run.run_id} could not be advanced: ZeroDivisionError" in caplog.text
+    assert "in messages" in caplog.text
+    assert PRIVATE not in caplog.text
 
 
 async def test_enqueueing_again_with_the_same_id_changes_nothing(make: Any) -> None:
@@ -102,7 +122,7 @@ async def test_who_started_a_run_stands_in_it_and_on_its_audit_trail(make: Any) 
 
 
 async def test_everybody_who_watches_is_shown_what_runs_say(
-    store: Store, clock: ManualClock
+    store: Store, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second, third = [], [], []
 
@@ -110,7 +130,7 @@ async def test_everybody_who_watches_is_shown_what_runs_say(
         second.append((run_id, type(event)))
 
     def broken(run_id: str, event: Event) -> None:
-        raise ZeroDivisionError("it was not made for this")
+        raise ZeroDivisionError(f"it was not made for {event}")
 
     runner = runner_on(store, clock=clock, watch=lambda run_id, e: first.append((run_id, type(e))))
     runner.add_watch(broken)
@@ -120,6 +140,8 @@ async def test_everybody_who_watches_is_shown_what_runs_say(
     run = await runner.start("article")
     assert (run.run_id, ReviewRequestEvent) in first
     assert first == second == third
+    assert "ZeroDivisionError" in caplog.text
+    assert "A draft." not in caplog.text
     stop()
     stop()
     await runner.start("article")

@@ -1,13 +1,19 @@
 """The README is run as written: every Python block, in order, in one namespace."""
 
 import asyncio
+import importlib
+import pkgutil
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner
 
+import llama_index_hitl
 from llama_index_hitl.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -18,6 +24,16 @@ agent_warnings = pytest.mark.filterwarnings(
     "ignore:is_running called from within a step:DeprecationWarning",
 )
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+CODE = [block for language, block in BLOCKS if language == "python"]
+
+
+def run_all(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Run the blocks as one file, which is found by its name as any file is."""
+    module = ModuleType("readme")
+    monkeypatch.setitem(sys.modules, "readme", module)
+    for block in CODE:
+        exec(compile(block, "README.md", "exec"), vars(module))  # noqa: S102 - our own README
+    return vars(module)
 
 
 def test_every_block_says_what_it_is() -> None:
@@ -35,14 +51,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @agent_warnings
 def test_python_blocks_run_in_order_and_print_what_they_say(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = [block for language, block in BLOCKS if language == "python"]
-    namespace: dict[str, object] = {"__name__": "readme"}
-    for block in code:
-        exec(compile(block, "README.md", "exec"), namespace)  # noqa: S102 - our own README
+    run_all(monkeypatch)
     printed = capsys.readouterr().out
-    for promised in re.findall(r"print\(.*\)  # (.+)$", "\n".join(code), flags=re.MULTILINE):
+    for promised in re.findall(r"print\(.*\)  # (.+)$", "\n".join(CODE), flags=re.MULTILINE):
         assert promised in printed
     assert "paid 50: rule:" in printed
     assert "refused: " in printed
@@ -51,11 +64,10 @@ def test_python_blocks_run_in_order_and_print_what_they_say(
 
 
 @agent_warnings
-def test_the_question_of_the_readme_is_answered_with_a_form() -> None:
-    code = [block for language, block in BLOCKS if language == "python"]
-    namespace: dict[str, object] = {"__name__": "readme"}
-    for block in code:
-        exec(compile(block, "README.md", "exec"), namespace)  # noqa: S102 - our own README
+def test_the_question_of_the_readme_is_answered_with_a_form(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    namespace = run_all(monkeypatch)
     from llama_index_hitl import Respond
     from llama_index_hitl.testing import ScriptedReviewer, review_with
 
@@ -85,14 +97,51 @@ def test_the_commands_for_several_processes_work_with_the_ids_that_are_printed()
     assert request_id[1] not in result.stdout
 
 
-def test_every_promise_in_the_table_has_tests() -> None:
+def test_every_promise_has_a_test_that_is_there() -> None:
     tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
-    promised = re.findall(r"`(test_promise_\d\d_)\*`", README)
-    assert promised
-    for name in promised:
-        assert f"def {name}" in tests
+    named = re.findall(r"^\| .+ \| `(test_promise_(\d\d)_\w+)` \|$", README, flags=re.MULTILINE)
+    assert [number for _, number in named] == [f"{n:02}" for n in range(1, 13)]
+    for name, _ in named:
+        assert f"def {name}(" in tests
+
+
+MAP = README.partition("## The map")[2].partition("\n## ")[0]
+
+
+def test_the_map_has_every_name_of_the_package_and_no_other() -> None:
+    rows = re.findall(r"^\| (`llama_index_hitl`)? ?\| (.+) \|$", MAP, flags=re.MULTILINE)
+    names = [name for _, what in rows for name in re.findall(r"`(\w+)`", what)]
+    assert sorted(names) == sorted(llama_index_hitl.__all__)
+
+
+def test_the_map_has_every_public_module() -> None:
+    found = [
+        module.name
+        for module in pkgutil.iter_modules(llama_index_hitl.__path__)
+        if not module.name.startswith("_")
+    ]
+    assert len(found) > 25
+    for name in found:
+        assert f"`llama_index_hitl.{name}`" in MAP or f"`.{name}`" in MAP, name
+
+
+def test_what_the_map_says_of_a_module_is_in_it() -> None:
+    rows = re.findall(r"^\| `(llama_index_hitl\.\w+)` \| (.+) \|$", MAP, flags=re.MULTILINE)
+    assert len(rows) > 8
+    for module, what in rows:
+        there = importlib.import_module(module)
+        for name in re.findall(r"`(\w+)`", what):
+            assert name != "llama_index_hitl"
+            assert hasattr(there, name), (module, name)
 
 
 def test_relative_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_picture_of_the_workflow_is_of_the_workflow_that_is_shown() -> None:
+    pictures = ROOT / "notebooks" / "pictures"
+    make = runpy.run_path(str(pictures / "make.py"))
+    assert make["article_svg"]() == (pictures / "article.svg").read_text(encoding="utf-8")
+    assert "(notebooks/pictures/article.svg)" in README

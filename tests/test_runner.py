@@ -14,6 +14,7 @@ from durable import (
     only,
     runner_on,
 )
+from pydantic import ValidationError
 from workflows import Workflow, step
 from workflows.events import StartEvent, StopEvent
 
@@ -37,6 +38,7 @@ from llama_index_hitl.errors import (
     UnknownWorkflow,
 )
 from llama_index_hitl.runner import Runner, Submission
+from llama_index_hitl.stores import MemoryStore
 from llama_index_hitl.stores.protocol import Commit, RunStatus, Store
 from llama_index_hitl.testing import ManualClock
 from llama_index_hitl.testing.faults import Fault, FaultyStore
@@ -164,6 +166,30 @@ async def test_inline_questions_can_be_answered_and_not_withdrawn(make: Any) -> 
     await make().answer(record.request_id, Approve(), by="alice")
     await make().advance(run.run_id)
     assert await make().result(run.run_id) is True
+
+
+@pytest.mark.parametrize(
+    ("store", "workflows", "said"),
+    [
+        ("sqlite:///hitl.db", {}, r"SqlStore\('sqlite:///hitl.db'\)"),
+        (MemoryStore(), {"article": Article}, r"MyFlow\(timeout=None\); 'article'"),
+    ],
+    ids=["a URL for a store", "a class for a workflow"],
+)
+def test_what_a_runner_is_not_made_of_is_said_at_once(
+    store: Any, workflows: Any, said: str
+) -> None:
+    with pytest.raises(TypeError, match=said):
+        Runner(store, workflows)
+
+
+async def test_a_word_is_no_decision(make: Any) -> None:
+    runner = make()
+    await runner.start("article")
+    (asked,) = await runner.pending()
+    with pytest.raises(ValidationError, match=r"an object such as Approve\(\), not 'approve'"):
+        await runner.answer(asked.request_id, "approve", by="alice")
+    assert not await runner.recover()
 
 
 # --------------------------------------------------------------------------- promises

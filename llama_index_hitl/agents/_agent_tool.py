@@ -38,6 +38,19 @@ def agent_tool(
 
     Raises:
         ChildError: There is no name, or no description.
+
+    Example:
+        >>> from llama_index.core.agent.workflow import FunctionAgent
+        >>> from llama_index_hitl.testing import ScriptedLLM
+        >>> researcher = FunctionAgent(
+        ...     name="researcher",
+        ...     description="Finds things out.",
+        ...     tools=[human_tool()],
+        ...     llm=ScriptedLLM(["Mice are small."]),
+        ... )
+        >>> tool = agent_tool(researcher)  # for the tools of another agent
+        >>> tool.metadata.name, tool.metadata.description
+        ('researcher', 'Finds things out.')
     """
     named = name or getattr(agent, "name", None)
     described = description or getattr(agent, "description", None)

@@ -49,12 +49,6 @@ def require_approval(
     once. Where a process has died in the middle of a call, nobody can know whether it has happened:
     see `on_doubt`. On other runtimes a step that was cut off is repeated, and with it the call.
 
-    Example:
-        ```python
-        large = first_match(threshold("amount", above=100), otherwise=never())
-        agent = FunctionAgent(tools=[get_balance, require_approval(transfer, when=large)], llm=llm)
-        ```
-
     Args:
         tool: A tool or function: plain or async, with or without a `Context`.
         when: Rule about the arguments: ask, approve without asking, or refuse without asking; what
@@ -81,6 +75,29 @@ def require_approval(
 
     Raises:
         ToolError: It cannot be guarded so.
+
+    Example:
+        >>> from workflows import Context, Workflow, step
+        >>> from workflows.events import StartEvent, StopEvent
+        >>> from llama_index_hitl.rules import first_match, never, threshold
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> def transfer(recipient: str, amount: float) -> str:
+        ...     return f"Sent {amount:.0f} to {recipient}."
+        >>> large = first_match(threshold("amount", above=100), otherwise=never())
+        >>> guarded = require_approval(transfer, when=large)  # as a tool for agents; or in a step
+        >>> class Paying(Workflow):
+        ...     @step
+        ...     async def pay(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ...         paid = await guarded.acall(ctx=ctx, recipient="Alice", amount=ev.amount)
+        ...         return StopEvent(result=paid.content)
+        >>> async def main():
+        ...     less = Edit(subject={"recipient": "Alice", "amount": 250})
+        ...     alice = ScriptedReviewer([less], by="alice")
+        ...     return await review_with(Paying(timeout=None).run(amount=500), alice)
+        >>> print(asyncio.run(main()))
+        A person changed the arguments before the call (amount: 500.0 -> 250.0). Result of
+        that call:
+        Sent 250 to Alice.
     """
     if not isinstance(tool, BaseTool):
         if not callable(tool):

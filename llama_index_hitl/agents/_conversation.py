@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from llama_index.core.agent.workflow import AgentWorkflow
@@ -10,11 +11,15 @@ from llama_index.core.base.llms.types import ChatMessage, TextBlock, ToolCallBlo
 from workflows import Context
 
 from llama_index_hitl._text import one_line
-from llama_index_hitl._upstream import workflow_of
+from llama_index_hitl._upstream import state_of_run, workflow_of
 from llama_index_hitl.models import Evidence
 
 _LONGEST = 1_000
 """Characters of one message, or of a title, that are shown."""
+
+
+class _Turns(asyncio.Lock):
+    """Whose turn it is to read a memory; whoever has waited longest is next."""
 
 
 async def agent_of(ctx: Context[Any]) -> BaseWorkflowAgent | None:
@@ -38,7 +43,10 @@ async def conversation_of(
     if agent is None or limit < 1:
         return ()
     memory = await ctx.store.get("memory", default=None)
-    messages = [] if memory is None else list(await memory.aget_all())
+    # A memory is read in a thread. Calls that are made at once take turns, so that they are asked
+    # about in the order in which they are made, and not in that in which threads end.
+    async with state_of_run(_Turns):
+        messages = [] if memory is None else list(await memory.aget_all())
     # What the agent has done since the last message of the user is not in its memory yet.
     messages += await ctx.store.get(getattr(agent, "scratchpad_key", "scratchpad"), default=[])
     lines = [_line(message) for message in messages]

@@ -75,6 +75,20 @@ class GuardedTool(FunctionTool):
 
     Raises:
         ToolError: It cannot be guarded so.
+
+    Example:
+        >>> def transfer(recipient: str, amount: float) -> str:
+        ...     '''Send money to somebody.'''
+        >>> guarded = require_approval(transfer)
+        >>> isinstance(guarded, GuardedTool), guarded.metadata.name
+        (True, 'transfer')
+        >>> Respond(response=ToolResponse(result="Sent yesterday.")).response  # in its place
+        {'result': 'Sent yesterday.'}
+        >>> guarded(recipient="Alice", amount=500)
+        Traceback (most recent call last):
+            ...
+        llama_index_hitl.errors.ToolError: transfer needs approval, so it cannot be called
+        synchronously. Await its acall(ctx=...) in a step, or give it to an agent.
     """
 
     def __init__(self, tool: BaseTool, guard: Guard) -> None:
@@ -89,6 +103,10 @@ class GuardedTool(FunctionTool):
 
     def call(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: whoever waits for a person must not hold up a thread.
+
+        Args:
+            *args: Not looked at.
+            **kwargs: Not looked at.
 
         Raises:
             ToolError: Always.

@@ -74,6 +74,8 @@ def human_tool(
     person may also decline; the agent is told so. What a person says is an answer, never consent:
     no guarded tool takes it for an approval.
 
+    The question and its answer survive a crash where a `Runner` drives the agent's run.
+
     Args:
         name: Name of the tool.
         description: What the model is told about when to ask.
@@ -85,6 +87,23 @@ def human_tool(
 
     Raises:
         ToolError: `response` is no pydantic model, or another option cannot be asked with.
+
+    Example:
+        >>> from workflows import Context, Workflow, step
+        >>> from workflows.events import StartEvent, StopEvent
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> tool = human_tool(reviewers="role:support")  # as a tool for agents; or in a step
+        >>> class Asking(Workflow):
+        ...     @step
+        ...     async def find_out(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ...         said = await tool.acall(ctx=ctx, question="Which colour does she like?")
+        ...         return StopEvent(result=said.content)
+        >>> async def main():
+        ...     answer = Respond(response=HumanAnswer(answer="the blue one"))
+        ...     bob = ScriptedReviewer([answer], by=Reviewer(id="bob", roles=("support",)))
+        ...     return await review_with(Asking(timeout=None).run(), bob)
+        >>> asyncio.run(main())
+        'the blue one'
     """
     form: object = response
     if not (isinstance(form, type) and issubclass(form, BaseModel)):

@@ -54,6 +54,14 @@ class ConsoleReviewer:
 
     Raises:
         MissingExtra: Rich is not installed.
+
+    Example:
+        >>> import io
+        >>> typed, screen = io.StringIO("approve: fine"), io.StringIO()
+        >>> erin = ConsoleReviewer(reviewer="erin", stdin=typed, stdout=screen)
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> asyncio.run(erin.review(request)).decision.comment
+        'fine'
     """
 
     def __init__(
@@ -72,6 +80,9 @@ class ConsoleReviewer:
 
         Args:
             request: What to ask.
+
+        Returns:
+            Their answer.
 
         Raises:
             Unanswered: The person left, or input ended; the request stays open.
@@ -96,10 +107,8 @@ async def review_in_console(
     Shows what the run streams, asks every request in order, and plain `InputRequiredEvent`s too,
     and sends the answers. Reads the handler's stream, which can be read once.
 
-    Example:
-        ```python
-        result = await review_in_console(Publishing(timeout=None).run(topic="AI"), reviewer="erin")
-        ```
+    The run lives in this process: a crash loses it. One that must outlive it belongs to a `Runner`,
+    and the command `hitl` asks a person at a terminal about that.
 
     Args:
         handler: The run, as `workflow.run()` returns it.
@@ -119,6 +128,18 @@ async def review_in_console(
             `wait_for_others` is not set. The run was cancelled; nothing was decided for them.
         MissingExtra: Rich is not installed.
         Exception: Whatever the run itself fails with.
+
+    Example:
+        >>> import io
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> async def main():
+        ...     typed = io.StringIO("reject: too short")  # by default what you type
+        ...     handler = DraftApproval().run(topic="mice", content="Mice.")
+        ...     return await review_in_console(
+        ...         handler, reviewer="erin", stdin=typed, stdout=io.StringIO()
+        ...     )
+        >>> asyncio.run(main()).status.value
+        'rejected'
     """
     desk = Desk(reviewer, stdin, stdout, clock, editor)
     attendance = Attendance(handler)

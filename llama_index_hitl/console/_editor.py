@@ -14,7 +14,17 @@ from llama_index_hitl.errors import HitlError
 
 
 class EditorFailed(HitlError):
-    """The editor could not be used; the message says why. Nothing was changed."""
+    """The editor could not be used; the message says why. Nothing was changed.
+
+    Example:
+        >>> import os
+        >>> os.environ["VISUAL"] = "no-such-editor"
+        >>> edit_text("Mice are small.")
+        Traceback (most recent call last):
+            ...
+        llama_index_hitl.console._editor.EditorFailed: The editor 'no-such-editor' could not
+        be started: No such file or directory.
+    """
 
 
 def editor_command() -> str | None:
@@ -46,6 +56,12 @@ def edit_text(
     Raises:
         EditorFailed: There is no editor, or it could not be started, failed, or left something
             that is no text.
+
+    Example:
+        >>> import os
+        >>> os.environ["VISUAL"] = "sed -i s/small/grey/"  # an editor that needs nobody
+        >>> edit_text("Mice are small.")
+        'Mice are grey.'
     """
     argv = _editor()
     # A folder of its own, so that backups that an editor leaves beside the file go too.

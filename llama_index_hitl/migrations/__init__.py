@@ -1,18 +1,5 @@
 """Migrations: make runs that were paused by old code fit new code.
 
-```python
-MIGRATIONS = [
-    Migration(
-        "article",
-        from_version="1",
-        to_version="2",
-        rename_steps={"legal_gate": "counsel_gate"},
-        rename_events={"Draft": "Article"},
-        change_fields={"Draft": lambda fields: {**fields, "language": "en"}},
-    ),
-]
-```
-
 A migration changes a copy of what was stored, before any answer is consumed. What it leads to is
 checked like any other snapshot: whoever resumes it compares the fingerprints, and every value is
 validated by its class.
@@ -23,6 +10,20 @@ its effect, stays. An answer that was on its way is refused as stale. Votes that
 stand, although they were about the old values: a migration must not change what a reviewer was
 asked to decide. Requests that are closed, earlier drafts, and questions that were asked inline with
 `ask` stay as they were.
+
+Example:
+    >>> MIGRATIONS = [
+    ...     Migration(
+    ...         "article",
+    ...         from_version="1",
+    ...         to_version="2",
+    ...         rename_steps={"legal_gate": "counsel_gate"},
+    ...         rename_events={"Draft": "Article"},
+    ...         change_fields={"Draft": lambda fields: {**fields, "language": "en"}},
+    ...     ),
+    ... ]
+    >>> print(MIGRATIONS[0].name)  # for `Runner(..., migrations=MIGRATIONS)`
+    article 1 -> 2
 """
 
 from __future__ import annotations
@@ -61,13 +62,27 @@ _PRESENT: ContextVar[tuple[Migration, ...]] = ContextVar("llama_index_hitl_migra
 
 
 def present_migrations() -> tuple[Migration, ...]:
-    """Return those that the run which is at work here was resumed with."""
+    """Return those that the run which is at work here was resumed with.
+
+    Example:
+        >>> present_migrations()
+        ()
+    """
     return _PRESENT.get()
 
 
 @contextmanager
 def using_migrations(migrations: Iterable[Migration]) -> Iterator[None]:
-    """Let runs within a run that is resumed in the block be migrated too."""
+    """Let runs within a run that is resumed in the block be migrated too.
+
+    Args:
+        migrations: The migrations.
+
+    Example:
+        >>> with using_migrations([Migration("article", rename_steps={"old": "new"})]):
+        ...     [migration.name for migration in present_migrations()]
+        ['article']
+    """
     token = _PRESENT.set(tuple(migrations))
     try:
         yield
@@ -87,6 +102,8 @@ def apply(
 ) -> Migrated:
     """Apply the migrations that are for a snapshot, one after the other.
 
+    Whoever resumes a run with migrations does this: see the example of `Migration`.
+
     Args:
         migrations: All there are; for several steps of versions each is taken in its turn.
         workflow: The names of the workflow.
@@ -95,6 +112,9 @@ def apply(
         fingerprint: The fingerprint of the code that paused the run.
         serializer: The serializer of the workflow as it is now.
         waits: What its plain questions are known by.
+
+    Returns:
+        The run as it is then, with what was applied.
 
     Raises:
         MigrationError: One of them cannot be applied.

@@ -17,7 +17,12 @@ What JSON cannot carry stands as it is stored, a dict with the key `__hitl`.
 
 
 class MigrationError(SnapshotError):
-    """A migration cannot be applied to a paused run. The run is as it was."""
+    """A migration cannot be applied to a paused run. The run is as it was.
+
+    Example:
+        >>> print(MigrationError("the migration article 1 -> 2 raised KeyError: 'text'"))
+        the migration article 1 -> 2 raised KeyError: 'text'
+    """
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ class Migration:
 
     Raises:
         ValueError: It changes values and does not say from which version to which other.
+
+    Example:
+        >>> Migration("article", rename_steps={"legal_gate": "counsel_gate"}).describe()
+        "article: step 'legal_gate' becomes 'counsel_gate'"
     """
 
     workflow: str
@@ -85,6 +94,11 @@ class Waited(NamedTuple):
         step: Name of the step that waits; None where nothing waits but the run.
         waiter_id: Upstream's name for the wait; None likewise.
         answer_type: Qualified name of the event that answers.
+
+    Example:
+        >>> waited = Waited("greet", "name", answer_type="workflows.events.HumanResponseEvent")
+        >>> waited.step
+        'greet'
     """
 
     step: str | None
@@ -94,6 +108,8 @@ class Waited(NamedTuple):
 
 class Migrated(NamedTuple):
     """A snapshot after its migrations.
+
+    What `apply` returns; the example of `Migration` says what leads to one.
 
     Attributes:
         context: The run, as `Context.to_dict` returns it.

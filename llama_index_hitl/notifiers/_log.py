@@ -21,7 +21,16 @@ class LogNotifier:
         name: Name of the notifier.
 
     Example:
-        hitl.opened notice_id="n1" run_id="r1" request_id="gate-1" at="2026-01-01T12:00:00+00:00"
+        >>> import logging
+        >>> import sys
+        >>> from llama_index_hitl.stores import Notice
+        >>> logger = logging.Logger("notices")
+        >>> logger.addHandler(logging.StreamHandler(sys.stdout))
+        >>> at = utc_now().replace(2026, 1, 5, 9, 0, 0, 0)
+        >>> notice = Notice(notice_id="n-1", kind="opened", run_id="run-1", at=at, due=at)
+        >>> asyncio.run(LogNotifier(logger).notify(notice))
+        hitl.opened notice_id="n-1" run_id="run-1" request_id=null
+        at="2026-01-05T09:00:00+00:00"
     """
 
     def __init__(
@@ -36,7 +45,11 @@ class LogNotifier:
         self._level = level
 
     async def notify(self, notice: Notice) -> None:
-        """Write the line."""
+        """Write the line.
+
+        Args:
+            notice: What happened.
+        """
         self._logger.log(
             self._level,
             "hitl.%s notice_id=%s run_id=%s request_id=%s at=%s",

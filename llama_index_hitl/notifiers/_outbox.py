@@ -32,6 +32,10 @@ def backoff(attempts: int) -> timedelta:
 
     Returns:
         5 seconds, then four times as long each time, at most a day: two days pass until the tenth.
+
+    Example:
+        >>> [str(backoff(attempts)) for attempts in (1, 2, 3, 10)]
+        ['0:00:05', '0:00:20', '0:01:20', '1 day, 0:00:00']
     """
     # The exponent is bounded, as a notice is tried for as long as it takes.
     times: int = _FACTOR ** min(attempts - 1, 20)
@@ -69,6 +73,18 @@ async def deliver(
     Raises:
         NotifierError: Two notifiers have the same name.
         StoreError: From the store. What was told and could not be taken out is told again.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.runner import Runner
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> async def main():
+        ...     store = MemoryStore()
+        ...     runner = Runner(store, {"draft": DraftApproval()}, notifiers=[])
+        ...     await runner.start("draft", topic="mice", content="Mice are small.")
+        ...     return await deliver(store, [LogNotifier()])  # of another process, say
+        >>> asyncio.run(main())
+        1
     """
     _check_names(notifiers)
     if not notifiers:

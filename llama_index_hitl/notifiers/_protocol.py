@@ -14,6 +14,19 @@ class Notifier(Protocol):
     called at least once for each notice, and again with the same `notice_id` whenever it failed, or
     a process died before it was noted that it did not: whoever must not be told twice keeps the
     ids. Notices may come in another order than that in which things happened; `notice.at` tells.
+
+    Example:
+        >>> from llama_index_hitl.stores import Notice
+        >>> class Mail:
+        ...     name = "mail"
+        ...
+        ...     async def notify(self, notice: Notice) -> None:
+        ...         print(f"mail: {notice.kind} in {notice.run_id}")
+        >>> mail: Notifier = Mail()  # for `Runner(..., notifiers=[mail])`
+        >>> at = utc_now()
+        >>> notice = Notice(notice_id="n-1", kind="opened", run_id="run-1", at=at, due=at)
+        >>> asyncio.run(mail.notify(notice))
+        mail: opened in run-1
     """
 
     @property
@@ -26,6 +39,9 @@ class Notifier(Protocol):
 
     async def notify(self, notice: Notice) -> None:
         """Tell it.
+
+        Args:
+            notice: What happened.
 
         Raises:
             NoticeRefused: It is not wanted, and shall not be told again.

@@ -23,7 +23,12 @@ _SECONDS = re.compile(r"[0-9]{1,11}")
 
 
 def new_webhook_secret() -> str:
-    """Return a new random secret, to be known to one sender and one receiver only."""
+    """Return a new random secret, to be known to one sender and one receiver only.
+
+    Example:
+        >>> new_webhook_secret().startswith("whsec_")
+        True
+    """
     return _PREFIX + base64.b64encode(random.token_bytes(32)).decode()
 
 
@@ -40,6 +45,11 @@ def sign_webhook(
 
     Raises:
         NotifierError: A secret is none, or there is none.
+
+    Example:
+        >>> secret = new_webhook_secret()
+        >>> sorted(sign_webhook(b"{}", message_id="n-1", at=utc_now(), secrets=secret))
+        ['webhook-id', 'webhook-signature', 'webhook-timestamp']
     """
     seconds = str(int(at.timestamp()))
     signatures = [_signature(key, message_id, seconds, body) for key in keys_of(secrets)]
@@ -72,6 +82,12 @@ def verify_webhook(
     Raises:
         WebhookInvalid: A header is missing, no signature fits, it is too old, or no JSON object.
         NotifierError: A secret is none, or there is none.
+
+    Example:
+        >>> secret, body, now = new_webhook_secret(), b'{"type": "hitl.opened"}', utc_now()
+        >>> headers = sign_webhook(body, message_id="n-1", at=now, secrets=secret)
+        >>> verify_webhook(body, headers, secret, now=now)
+        {'type': 'hitl.opened'}
     """
     keys = keys_of(secrets)
     found = {name.lower(): value for name, value in headers.items()}

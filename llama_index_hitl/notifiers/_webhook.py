@@ -53,6 +53,23 @@ class WebhookNotifier:
 
     Raises:
         NotifierError: The url cannot be sent to, or a secret is none.
+
+    Example:
+        >>> import httpx
+        >>> from llama_index_hitl.stores import Notice
+        >>> secret = new_webhook_secret()
+        >>> def receive(request):  # at the other end
+        ...     said = verify_webhook(request.content, request.headers, secret, now=utc_now())
+        ...     print(said["type"])
+        ...     return httpx.Response(204)
+        >>> async def main():
+        ...     async with httpx.AsyncClient(transport=httpx.MockTransport(receive)) as client:
+        ...         notifier = WebhookNotifier("https://example.com/hook", secret, client=client)
+        ...         at = utc_now()
+        ...         notice = Notice(notice_id="n-1", kind="opened", run_id="run-1", at=at, due=at)
+        ...         await notifier.notify(notice)
+        >>> asyncio.run(main())
+        hitl.opened
     """
 
     def __init__(
@@ -81,6 +98,9 @@ class WebhookNotifier:
 
     async def notify(self, notice: Notice) -> None:
         """Send it.
+
+        Args:
+            notice: What happened.
 
         Raises:
             NoticeRefused: The receiver answered 410, Gone.

@@ -21,23 +21,24 @@ class Action(BaseModel):
 
     Which actions a person must confirm is for code to say, in `confirmation`. The language model
     cannot: a method is no field that it could fill.
-
-    Example:
-        ```python
-        class Transfer(Action):
-            kind: Literal["transfer"] = "transfer"
-            amount: Decimal = Field(gt=0)
-            recipient: str
-
-            def confirmation(self) -> str | None:
-                return "above the limit of 100" if self.amount > 100 else None
-        ```
     """
 
     def confirmation(self) -> str | None:
         """Return why a person must confirm this; None: nobody has to.
 
         Must depend on the values of the action alone. If it raises, a person is asked.
+
+        Example:
+            >>> from typing import Literal
+            >>> class Transfer(Action):
+            ...     kind: Literal["transfer"] = "transfer"
+            ...     amount: int
+            ...     recipient: str
+            ...
+            ...     def confirmation(self) -> str | None:
+            ...         return "above the limit of 100" if self.amount > 100 else None
+            >>> Transfer(amount=500, recipient="Alice").confirmation()
+            'above the limit of 100'
         """
         return None
 
@@ -47,7 +48,24 @@ class Action(BaseModel):
 
 
 class PlanError(HitlError, ValueError):
-    """A plan cannot be carried out: too many actions, or one that is not valid."""
+    """A plan cannot be carried out: too many actions, or one that is not valid.
+
+    Example:
+        >>> class Once(ActionPlan):
+        ...     max_actions = 1
+        ...
+        ...     async def plan(self, request):
+        ...         return [Action(), Action()]
+        ...
+        ...     async def execute(self, action, effect_key): ...
+        >>> async def main():
+        ...     return await Once().run(request="Do it twice.")
+        >>> asyncio.run(main())
+        Traceback (most recent call last):
+            ...
+        llama_index_hitl.prebuilt._actions.PlanError: The plan has 2 actions, and may have 1.
+        Ask for less at a time, or raise `max_actions`.
+    """
 
 
 def confirmation_of(action: BaseModel) -> str | None:

@@ -12,7 +12,7 @@ from workflows import Context, Workflow
 from workflows.events import Event, StopEvent
 
 from llama_index_hitl import _text
-from llama_index_hitl.clock import Clock, utc_now
+from llama_index_hitl.clock import Clock
 from llama_index_hitl.errors import GateError, HitlError
 from llama_index_hitl.events import ReviewOutcomeEvent
 from llama_index_hitl.models import Answer, RequestStatus, entries_of
@@ -35,12 +35,22 @@ class ModelOutputError(HitlError, ValueError):
 
     Attributes:
         attempts: How often it was asked.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM
+        >>> async def main():
+        ...     return await DraftApproval(llm=ScriptedLLM([" "])).run(topic="mice")
+        >>> asyncio.run(main())
+        Traceback (most recent call last):
+            ...
+        llama_index_hitl.prebuilt._base.ModelOutputError: The model did not give a text in 1
+        attempts; the last time: nothing. Try another model, or a clearer prompt.
     """
 
     def __init__(self, wanted: str, attempts: int, found: str) -> None:
         super().__init__(
-            f"The model did not give {wanted} in {attempts} attempts; the last time: {found}. "
-            "Try another model, or a clearer prompt."
+            f"The model did not give {wanted} in {attempts} attempts; the last time: "
+            f"{found.rstrip('.')}. Try another model, or a clearer prompt."
         )
         self.attempts = attempts
 
@@ -50,6 +60,20 @@ class ProgressEvent(Event):
 
     Attributes:
         message: What it is doing, as a short sentence.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM
+        >>> async def main():
+        ...     handler = DraftApproval(llm=ScriptedLLM(["Mice."])).run(topic="mice")
+        ...     async for event in handler.stream_events():
+        ...         if isinstance(event, ProgressEvent):
+        ...             print(event.message)
+        ...         elif isinstance(event, ReviewRequestEvent):
+        ...             handler.ctx.send_event(event.answer(Approve(), by="erin"))
+        ...     return (await handler).status.value
+        >>> asyncio.run(main())
+        Writing about mice
+        'approved'
     """
 
     message: str
@@ -59,10 +83,15 @@ class ResultStatus(StrEnum):
     """How a ready workflow ended. Only an `ActionPlan` can be approved in part."""
 
     APPROVED = "approved"
+    """It was approved, and done."""
     PARTLY_APPROVED = "partly_approved"
+    """Some of the actions of a plan were approved."""
     REJECTED = "rejected"
+    """It was rejected, or withdrawn, and not done."""
     MAX_REVISIONS = "max_revisions"
+    """It was sent back once more than it may be, and not done."""
     EXPIRED = "expired"
+    """Nobody decided in time, and it was not done."""
 
 
 class ReviewResult(StopEvent):
@@ -72,6 +101,16 @@ class ReviewResult(StopEvent):
         status: How it ended. Only `approved` means that it may be used.
         version: Number of the draft that it ended with, from 1.
         decisions: Every decision made, in order, by people and rules.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> async def main():
+        ...     flow = DraftApproval()
+        ...     erin = ScriptedReviewer([Reject(comment="too short")], by="erin")
+        ...     return await review_with(flow.run(topic="mice", content="Mice."), erin)
+        >>> result = asyncio.run(main())
+        >>> result.status.value, [(said.by.id, said.comment) for said in result.decisions]
+        ('rejected', [('erin', 'too short')])
     """
 
     status: ResultStatus
@@ -128,15 +167,32 @@ def max_revisions_of(flow: ReviewWorkflow, _: Event) -> int | None:
 class ReviewWorkflow(Workflow):
     """Base of the ready workflows.
 
+    In a run that a `Runner` drives, the step that a crash has cut off is run again, and `execute`
+    with it, under the same `effect_key`: act through `llama_index_hitl.effects.once`, where the
+    workflow's own docstring does not say that it does.
+
     Args:
         llm: Any LlamaIndex LLM; OpenAI's by default, which reads `OPENAI_API_KEY`.
         reviewers: Whom the gates ask: ids and `role:...` entries; empty: anyone.
         max_revisions: How often a draft may be sent back; None: what the class says.
-        clock: Where the time comes from.
+        clock: Where the time comes from; None: from the `Runner` that drives it, or else UTC now.
         streaming: Take texts from the model piece by piece, and say on the stream how they grow.
         timeout: Seconds after which a run is killed, waiting included; None, as it should be with
             people, means never.
         **options: What `Workflow` takes.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> class Publishing(DraftApproval):  # which is a ReviewWorkflow
+        ...     async def execute(self, draft, effect_key):
+        ...         print(f"published: {draft.content}")
+        >>> async def main():
+        ...     flow = Publishing(reviewers="role:editor")
+        ...     erin = ScriptedReviewer([Approve()], by=Reviewer(id="erin", roles=("editor",)))
+        ...     return await review_with(flow.run(topic="mice", content="Mice are small."), erin)
+        >>> asyncio.run(main()).status.value
+        published: Mice are small.
+        'approved'
     """
 
     max_revisions: int | None = 3
@@ -148,7 +204,7 @@ class ReviewWorkflow(Workflow):
         llm: LLM | None = None,
         reviewers: Iterable[str] | str = (),
         max_revisions: int | None = None,
-        clock: Clock = utc_now,
+        clock: Clock | None = None,
         streaming: bool = False,
         timeout: float | None = None,
         **options: Any,
@@ -171,6 +227,10 @@ class ReviewWorkflow(Workflow):
 
     def filled(self, prompt: str, **values: str) -> str:
         """Return a prompt with its placeholders filled.
+
+        Args:
+            prompt: The prompt, with `{placeholders}`.
+            **values: What to put in their places.
 
         Raises:
             GateError: The prompt has other placeholders than those that there are.
@@ -197,11 +257,19 @@ class ReviewWorkflow(Workflow):
         return self._llm
 
     def tell(self, ctx: Context[Any], message: str) -> None:
-        """Say on the stream what the workflow is doing."""
+        """Say on the stream what the workflow is doing.
+
+        Args:
+            ctx: Context of the step.
+            message: What it is doing, as a short sentence.
+        """
         ctx.write_event_to_stream(ProgressEvent(message=message))
 
     async def complete(self, prompt: str) -> str:
         """Return what the model answers to a prompt.
+
+        Args:
+            prompt: What to ask.
 
         Raises:
             ModelOutputError: It answers nothing.

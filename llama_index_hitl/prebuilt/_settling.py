@@ -26,12 +26,19 @@ class ActionStatus(StrEnum):
     """How an action stands. In a result all are settled: neither `pending` nor `approved`."""
 
     PENDING = "pending"  # a person has not decided yet
+    """A person has yet to confirm it."""
     APPROVED = "approved"  # it may be done, in its turn
+    """It may be done, and was not yet."""
     DONE = "done"
+    """It was done."""
     REFUSED = "refused"
+    """It was not to be done."""
     EXPIRED = "expired"  # nobody decided in time
+    """Nobody confirmed it in time."""
     FAILED = "failed"  # `execute` raised, or it may have been done and cannot be repeated
+    """It raised, or it cannot be done."""
     NOT_RUN = "not_run"  # its precondition did not hold, or one before it was not done
+    """One before it ended the plan."""
 
 
 SETTLED = frozenset(ActionStatus) - {ActionStatus.PENDING, ActionStatus.APPROVED}
@@ -51,6 +58,12 @@ class ActionReport(Value):
         decided_by: Ids of those who approved or refused it, rules included; empty: nobody did.
         effect_key: Key of its effect, the same in every retry; empty as long as it may not be done.
         result: What `execute` returned, as JSON.
+
+    Example:
+        >>> report = ActionReport(number=1, summary="pay 40", proposed=None, action={"amount": 40})
+        >>> state = PlanState(actions=(report.updated(status=ActionStatus.DONE),))
+        >>> state.actions[0].status.value
+        'done'
     """
 
     number: int = Field(ge=1)
@@ -65,7 +78,11 @@ class ActionReport(Value):
     result: AnyJson = None
 
     def updated(self, **changes: Any) -> ActionReport:
-        """Return the report with some values changed."""
+        """Return the report with some values changed.
+
+        Args:
+            **changes: The values, by name.
+        """
         return self.model_copy(update=changes)
 
     def __str__(self) -> str:
@@ -121,6 +138,11 @@ class PlanProposed(Reviewable):
     Attributes:
         request: What was wanted.
         plan: What is to be done.
+
+    Example:
+        >>> shown = Plan(actions=(PlannedAction(number=1, action=Action()),))
+        >>> len(PlanProposed(request="40 to Ann", plan=shown).plan.actions)
+        1
     """
 
     request: str
@@ -135,6 +157,11 @@ class ActionProposed(Reviewable):
         number: Number of the action in the plan, from 1.
         action: The action.
         plan: The whole plan in words, a line for each action.
+
+    Example:
+        >>> asked = ActionProposed(request="40 to Ann", number=1, action=Action(), plan="1. action")
+        >>> asked.number
+        1
     """
 
     request: str
@@ -167,6 +194,14 @@ class PlanResult(ReviewResult):
 
     Attributes:
         actions: What became of each action, in order; empty: there was nothing to do.
+
+    Example:
+        >>> done = ActionReport(
+        ...     number=1, summary="pay 40", proposed=None, action={"amount": 40}, status="done"
+        ... )
+        >>> result = PlanResult(status=ResultStatus.APPROVED, version=1, actions=(done,))
+        >>> print(result.text)
+        1. pay 40: done
     """
 
     actions: Reports

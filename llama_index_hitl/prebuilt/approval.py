@@ -42,6 +42,8 @@ class ProposedAction(BaseModel):
 class ApprovalStart(StartEvent):
     """Starts the approval of an action.
 
+    Its fields are what `run` takes, as in the example of `ApproveAction`.
+
     Attributes:
         action: What is to be done, in a few words.
         details: Every value that matters, by name, as JSON.
@@ -63,6 +65,8 @@ class ApprovalNeeded(Reviewable):
 
 class ApprovalResult(ReviewResult):
     """How it ended.
+
+    The example of `ApproveAction` reads one.
 
     Attributes:
         subject: The action; it was done only if the status is `approved`.
@@ -89,13 +93,22 @@ class ApproveAction(ReviewWorkflow):
         **options: What `ReviewWorkflow` takes.
 
     Example:
-        ```python
-        class Refunds(ApproveAction):
-            async def execute(self, action, effect_key):
-                return shop.refund(**action.details, idempotency_key=effect_key)
-
-        run = await runner.start("refunds", action="Refund", details={"order": "A1", "amount": 40})
-        ```
+        >>> from llama_index_hitl.rules import first_match, never, threshold
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> class Refunds(ApproveAction):
+        ...     policy = first_match(threshold("details.amount", above=100), otherwise=never())
+        ...
+        ...     async def execute(self, action, effect_key):
+        ...         return f"refunded {action.details['amount']}"
+        >>> async def main(amount):
+        ...     handler = Refunds().run(action="Refund", details={"order": "A1", "amount": amount})
+        ...     return await review_with(handler, ScriptedReviewer([Approve()], by="alice"))
+        >>> for result in (asyncio.run(main(40)), asyncio.run(main(400))):
+        ...     print(result.output, [said.by.id for said in result.decisions])
+        refunded 40 ['rule:never']
+        refunded 400 ['alice']
+        >>> result.subject == ProposedAction(name="Refund", details={"order": "A1", "amount": 400})
+        True
     """
 
     policy: Rule | None = None

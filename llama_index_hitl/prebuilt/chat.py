@@ -72,6 +72,8 @@ class Floor(BaseModel):
 class ChatStart(StartEvent):
     """Starts a conversation.
 
+    Its field is what `run` takes, as in the example of `GroupChat`.
+
     Attributes:
         topic: What to talk about.
     """
@@ -107,11 +109,15 @@ class ChatEnd(StrEnum):
     """Why a conversation ended."""
 
     PERSON = "person"
+    """The person ended it."""
     ROUNDS = "rounds"
+    """There were no more rounds."""
 
 
 class ChatResult(StopEvent):
     """How it ended. Nothing in it is an approval of anything.
+
+    The example of `GroupChat` reads one.
 
     Attributes:
         ended_by: The `person` ended it, or there were no more `rounds`.
@@ -145,6 +151,20 @@ class GroupChat(ReviewWorkflow):
 
     Raises:
         GateError: Nobody takes part, or there is no round.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
+        >>> async def main():
+        ...     llm = ScriptedLLM(["Shorter!", "Longer!", "They disagreed."])
+        ...     flow = GroupChat(llm=llm, participants={"ann": "Be brief.", "ben": "Be thorough."})
+        ...     turn = Turn(action="end", text="Thank you both.")
+        ...     erin = ScriptedReviewer([Respond(response=turn)], by="erin")
+        ...     return await review_with(flow.run(topic="How long should it be?"), erin)
+        >>> result = asyncio.run(main())
+        >>> result.transcript[-1] == Message(speaker="erin", text="Thank you both.", human=True)
+        True
+        >>> result.ended_by.value, result.summary
+        ('person', 'They disagreed.')
     """
 
     participants: Mapping[str, str] = {}
@@ -189,7 +209,13 @@ class GroupChat(ReviewWorkflow):
             raise GateError(f"{type(self).__name__} needs participants=, and max_rounds= from 1.")
 
     async def speak(self, name: str, topic: str, transcript: Sequence[Message]) -> str:
-        """Return what a participant says next."""
+        """Return what a participant says next.
+
+        Args:
+            name: Name of the participant.
+            topic: What the conversation is about.
+            transcript: All that was said so far.
+        """
         prompt = self.filled(
             self.speak_prompt,
             name=name,
@@ -200,7 +226,12 @@ class GroupChat(ReviewWorkflow):
         return await self.complete(prompt)
 
     async def summarize(self, topic: str, transcript: Sequence[Message]) -> str:
-        """Return what came out of the conversation."""
+        """Return what came out of the conversation.
+
+        Args:
+            topic: What the conversation was about.
+            transcript: All that was said.
+        """
         prompt = self.filled(self.summary_prompt, topic=topic, transcript=written(transcript))
         return await self.complete(prompt)
 

@@ -36,12 +36,16 @@ class ClaimDecision(BaseModel):
     """What the model proposes to do with a claim."""
 
     decision: Literal["approve", "deny", "needs_review"]
+    """What to do with the claim."""
     reason: str = Field(description="Short explanation for the decision")
     risk_level: Literal["low", "medium", "high"]
+    """How much can go wrong if that is done."""
 
 
 class ClaimStart(StartEvent):
     """Starts the handling of a claim.
+
+    Its field is what `run` takes, as in the example of `ClaimReview`.
 
     Attributes:
         claim: What happened, in words.
@@ -66,6 +70,8 @@ class ClaimProposed(Reviewable):
 
 class ClaimResult(ReviewResult):
     """How it ended.
+
+    The example of `ClaimReview` reads one.
 
     Attributes:
         subject: The effective decision; it was executed only if the status is `approved`.
@@ -94,6 +100,17 @@ class ClaimReview(ReviewWorkflow):
         retriever: Where evidence comes from, such as `index.as_retriever()`.
         query_engine: The same, such as `index.as_query_engine()`; its answer is evidence too.
         **options: What `ReviewWorkflow` takes.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
+        >>> proposed = ClaimDecision(decision="approve", reason="covered by 4.2", risk_level="high")
+        >>> async def main():
+        ...     flow = ClaimReview(llm=ScriptedLLM([proposed]))
+        ...     alice = ScriptedReviewer([Approve()], by="alice")
+        ...     return await review_with(flow.run(claim="Water damage, 900 EUR"), alice)
+        >>> result = asyncio.run(main())
+        >>> result.status.value, result.subject.decision
+        ('approved', 'approve')
     """
 
     policy: Rule = CLAIM_POLICY
@@ -132,7 +149,11 @@ class ClaimReview(ReviewWorkflow):
             self.policy = policy
 
     async def gather(self, claim: str) -> tuple[Evidence, ...]:
-        """Return evidence for a claim, from the retriever and the query engine if there are any."""
+        """Return evidence for a claim, from the retriever and the query engine if there are any.
+
+        Args:
+            claim: What happened, in words.
+        """
         found: list[Evidence] = []
         if self._query_engine is not None:
             response = await self._query_engine.aquery(claim)
@@ -144,6 +165,10 @@ class ClaimReview(ReviewWorkflow):
 
     async def decide(self, claim: str, evidence: tuple[Evidence, ...]) -> ClaimDecision:
         """Return what the model proposes.
+
+        Args:
+            claim: What happened, in words.
+            evidence: What `gather` has found.
 
         Raises:
             ModelOutputError: It does not give a valid decision.

@@ -34,6 +34,8 @@ class Code(BaseModel):
 class CodeStart(StartEvent):
     """Starts the writing of code.
 
+    Its fields are what `run` takes, as in the example of `CodeReview`.
+
     Attributes:
         task: What the code shall do.
         code: Code to begin with; None: the model writes it.
@@ -58,6 +60,8 @@ class CodeWritten(Reviewable):
 class CodeResult(ReviewResult):
     """How it ended.
 
+    The example of `CodeReview` reads one.
+
     Attributes:
         subject: The final code; use it only if the status is `approved`.
     """
@@ -69,6 +73,15 @@ class CodeReview(ReviewWorkflow):
     """Code is approved, rejected, or sent back with feedback, three times at most.
 
     Override `generate`, `revise`, `execute`, the prompts, `max_revisions`, or the gate `review`.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> async def main():
+        ...     handler = CodeReview().run(task="Say hello.", code="print('hi')")
+        ...     erin = ScriptedReviewer([Approve()], by="erin")
+        ...     return await review_with(handler, erin)
+        >>> asyncio.run(main()).subject == Code(code="print('hi')")
+        True
     """
 
     generate_prompt = "Write Python code for this task. Return only the code.\n\nTask: {task}"
@@ -89,16 +102,29 @@ class CodeReview(ReviewWorkflow):
     )
 
     async def generate(self, task: str) -> str:
-        """Return the first version."""
+        """Return the first version.
+
+        Args:
+            task: What the code shall do.
+        """
         return await self.complete_code(self.filled(self.generate_prompt, task=task))
 
     async def revise(self, task: str, code: Code, feedback: str) -> str:
-        """Return the next version."""
+        """Return the next version.
+
+        Args:
+            task: What the code shall do.
+            code: The version that was sent back.
+            feedback: What people said about it.
+        """
         prompt = self.filled(self.revise_prompt, task=task, feedback=feedback, code=code.code)
         return await self.complete_code(prompt)
 
     async def complete_code(self, prompt: str) -> str:
         """Return the code that the model answers to a prompt.
+
+        Args:
+            prompt: What to ask.
 
         Raises:
             ModelOutputError: It answers nothing, or an empty code block.

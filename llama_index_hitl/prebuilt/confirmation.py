@@ -24,7 +24,9 @@ class Detail(BaseModel):
     """One value that matters."""
 
     name: str
+    """What it is, such as `amount`."""
     value: str
+    """The value, as text."""
 
 
 class Understanding(BaseModel):
@@ -39,6 +41,8 @@ class Understanding(BaseModel):
 
 class ConfirmationStart(StartEvent):
     """Starts with what somebody wants.
+
+    Its field is what `run` takes, as in the example of `ConfirmUnderstanding`.
 
     Attributes:
         request: What they want, in their own words.
@@ -62,6 +66,8 @@ class Understood(Reviewable):
 class ConfirmationResult(ReviewResult):
     """How it ended.
 
+    The example of `ConfirmUnderstanding` reads one.
+
     Attributes:
         subject: What was understood in the end; it was done only if the status is `approved`.
     """
@@ -73,6 +79,21 @@ class ConfirmUnderstanding(ReviewWorkflow):
     """Before anything is done, the person confirms, corrects or stops what was understood.
 
     Override `understand`, `execute`, the prompt, `max_revisions`, or the gate `confirmation`.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
+        >>> understood = Understanding(
+        ...     action="I will pay Ann.", details=(Detail(name="amount", value="40"),)
+        ... )
+        >>> class Paying(ConfirmUnderstanding):
+        ...     async def execute(self, understanding, effect_key):
+        ...         print(f"done: {understanding.action}")
+        >>> async def main():
+        ...     handler = Paying(llm=ScriptedLLM([understood])).run(request="pay ann 40")
+        ...     return await review_with(handler, ScriptedReviewer([Approve()], by="erin"))
+        >>> asyncio.run(main()).status.value
+        done: I will pay Ann.
+        'approved'
     """
 
     understand_prompt = (
@@ -95,6 +116,10 @@ class ConfirmUnderstanding(ReviewWorkflow):
 
     async def understand(self, request: str, corrections: str) -> Understanding:
         """Return what the model understands.
+
+        Args:
+            request: What they want, in their own words.
+            corrections: What they said about what was understood before; empty: nothing yet.
 
         Raises:
             ModelOutputError: It does not give a valid understanding.

@@ -37,6 +37,8 @@ class Draft(BaseModel):
 class DraftStart(StartEvent):
     """Starts the writing of a text.
 
+    Its fields are what `run` takes, as in the example of `DraftApproval`.
+
     Attributes:
         topic: What to write about.
         content: A first draft to begin with; None: the model writes one.
@@ -60,6 +62,8 @@ class Drafted(Reviewable):
 
 class DraftResult(ReviewResult):
     """How it ended.
+
+    The example of `DraftApproval` reads one.
 
     Attributes:
         subject: The final draft; use it only if the status is `approved`.
@@ -87,11 +91,20 @@ class DraftWorkflow(ReviewWorkflow):
     )
 
     async def generate(self, topic: str) -> str:
-        """Return the first draft."""
+        """Return the first draft.
+
+        Args:
+            topic: What to write about.
+        """
         return await self.complete(self.filled(self.generate_prompt, topic=topic))
 
     async def revise(self, draft: Draft, feedback: str) -> str:
-        """Return the next draft."""
+        """Return the next draft.
+
+        Args:
+            draft: The draft that was sent back.
+            feedback: What people said about it.
+        """
         prompt = self.filled(self.revise_prompt, feedback=feedback, content=draft.content)
         return await self.complete(prompt)
 
@@ -126,9 +139,13 @@ class DraftApproval(DraftWorkflow):
     Override `generate`, `execute`, the prompt, or the gate `approval`.
 
     Example:
-        ```python
-        result = await review_in_console(DraftApproval().run(topic="AI ethics"))
-        ```
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> async def main():
+        ...     handler = DraftApproval().run(topic="mice", content="Mice are small.")
+        ...     return await review_with(handler, ScriptedReviewer([Approve()], by="erin"))
+        >>> result = asyncio.run(main())
+        >>> result.status.value, result.subject == Draft(content="Mice are small.")
+        ('approved', True)
     """
 
     approval = Review(
@@ -155,6 +172,16 @@ class IterativeReview(DraftApproval):
     """Drafts until one is good: approve, or feedback for the next, a number of times at most.
 
     Override `generate`, `revise`, `execute`, the prompts, `max_revisions`, or the gate `approval`.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
+        >>> async def main():
+        ...     flow = IterativeReview(llm=ScriptedLLM(["Mice are small.", "Mice."]))
+        ...     erin = ScriptedReviewer([Revise(feedback="shorter"), Approve()], by="erin")
+        ...     return await review_with(flow.run(topic="mice"), erin)
+        >>> result = asyncio.run(main())
+        >>> result.version, result.subject.content
+        (2, 'Mice.')
     """
 
     approval = DraftApproval.approval.replace(
@@ -187,6 +214,16 @@ class DocumentApproval(DraftWorkflow):
     Args:
         final_reviewers: Whom the final review asks; None: whom the content review asks.
         **options: What `ReviewWorkflow` takes.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> async def main():
+        ...     flow = DocumentApproval(reviewers="erin", final_reviewers="bob")
+        ...     erin = ScriptedReviewer([Approve(comment="true")], by="erin")
+        ...     bob = ScriptedReviewer([Approve()], by="bob")
+        ...     return await review_with(flow.run(topic="mice", content="Small."), erin, bob)
+        >>> [said.by.id for said in asyncio.run(main()).decisions]
+        ['erin', 'bob']
     """
 
     content_review = Review(

@@ -75,6 +75,13 @@ class Escalation(Event):
         category: What kind of matter it is, as your code knows; empty: none.
         amount: Money at stake, as your code knows; 0: none.
         about: What it is about, such as a customer's words. People see it; no rule does.
+
+    Example:
+        >>> needed = EscalationNeeded(reason="?", context="A refund", suggested_action="Refuse it")
+        >>> class Complaint(Escalation):
+        ...     customer: str = ""
+        >>> Complaint(needed=needed, category="refund", amount=900, customer="Ann").facts()
+        {'category': 'refund', 'amount': Decimal('900'), 'customer': 'Ann'}
     """
 
     needed: EscalationNeeded
@@ -114,6 +121,8 @@ class Guidance(BaseModel):
 class Guided(Responded):
     """Guidance has come.
 
+    The example of `escalation_desk` takes one.
+
     Attributes:
         response: The guidance.
     """
@@ -130,7 +139,10 @@ class Guided(Responded):
 
 
 class NoGuidance(Expired):
-    """Nobody has answered, on any level, and nobody is waited for any longer."""
+    """Nobody has answered, on any level, and nobody is waited for any longer.
+
+    The example of `escalation_desk` takes one.
+    """
 
     @property
     def message(self) -> str:
@@ -139,7 +151,10 @@ class NoGuidance(Expired):
 
 
 class GuidanceWithdrawn(Rejected):
-    """The question was taken back before anybody answered."""
+    """The question was taken back before anybody answered.
+
+    The example of `escalation_desk` takes one.
+    """
 
 
 # --------------------------------------------------------------------------- who is asked
@@ -161,6 +176,18 @@ class Route:
 
     Raises:
         GateError: Such a route cannot work.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from llama_index_hitl.rules import one_of
+        >>> route = Route(
+        ...     "legal",
+        ...     "role:legal",
+        ...     when=one_of("category", ["legal"], then="ask"),
+        ...     ladder={timedelta(hours=4): Remind(), timedelta(days=2): Expire()},
+        ... )
+        >>> route.entries
+        ('role:legal',)
     """
 
     name: str
@@ -203,6 +230,17 @@ class RoutingTable:
 
     Raises:
         GateError: There is no such last route, or two have one name.
+
+    Example:
+        >>> from llama_index_hitl.rules import one_of
+        >>> table = RoutingTable(
+        ...     Route("legal", "role:legal", when=one_of("category", ["legal"], then="ask")),
+        ...     Route("leads", "role:lead"),
+        ... )
+        >>> needed = EscalationNeeded(reason="?", context="A refund", suggested_action="Refuse it")
+        >>> route, why = table.match(Escalation(needed=needed, category="legal"))
+        >>> route.name
+        'legal'
     """
 
     def __init__(self, *routes: Route) -> None:
@@ -218,7 +256,11 @@ class RoutingTable:
         self.routes = routes
 
     def match(self, escalation: Escalation) -> tuple[Route, str]:
-        """Return the route of an escalation, and why it is that one."""
+        """Return the route of an escalation, and why it is that one.
+
+        Args:
+            escalation: The escalation.
+        """
         facts = escalation.facts()
         for route in self.routes:
             if route.when is not None and (reason := reason_of_match(route.when, facts)):
@@ -254,6 +296,12 @@ def mentions(field: str, *phrases: str) -> Rule:
 
     Raises:
         ValueError: There is no phrase, or a blank one.
+
+    Example:
+        >>> from llama_index_hitl.rules import evaluate
+        >>> legal = mentions("text", "lawyer", "legal action")
+        >>> evaluate(legal, {"text": "My LAWYER says no"}).reason
+        "text mentions 'lawyer'"
     """
     if not phrases or not all(phrase.split() for phrase in phrases):
         raise ValueError("mentions() needs phrases that are not blank")
@@ -291,6 +339,28 @@ def escalation_desk(routes: RoutingTable | Callable[[Any], RoutingTable], **opti
         **options: Other options of `Review`, such as `event=`, a subclass of `Escalation` to take
             instead, `calendar=WorkingHours(...)`, so that only working time counts on the ladders,
             or `escalate_to=`, whom people may pass it on to.
+
+    Example:
+        >>> from workflows import Workflow, step
+        >>> from workflows.events import StartEvent, StopEvent
+        >>> from llama_index_hitl.testing import ScriptedReviewer, review_with
+        >>> class Support(Workflow):
+        ...     @step
+        ...     async def work(self, ev: StartEvent) -> Escalation:
+        ...         needed = EscalationNeeded(reason="?", context=ev.text, suggested_action="Wait")
+        ...         return Escalation(needed=needed)
+        ...
+        ...     guidance = escalation_desk(RoutingTable(Route("leads", "role:lead")))
+        ...
+        ...     @step
+        ...     async def go_on(self, ev: Guided | NoGuidance | GuidanceWithdrawn) -> StopEvent:
+        ...         return StopEvent(result=ev.response.instruction)
+        >>> async def main():
+        ...     answer = Respond(response=Guidance(instruction="Refund it."))
+        ...     lea = ScriptedReviewer([answer], by=Reviewer(id="lea", roles=("lead",)))
+        ...     return await review_with(Support(timeout=None).run(text="It broke."), lea)
+        >>> asyncio.run(main())
+        'Refund it.'
     """
 
     def route(flow: Any, ev: Escalation) -> tuple[Route, str]:
@@ -333,6 +403,19 @@ def escalate_tool(description: str | None = None) -> FunctionTool:
 
     Args:
         description: When to use it, for the agent; None: when it cannot or may not decide.
+
+    Example:
+        >>> from llama_index.core.agent.workflow import FunctionAgent
+        >>> from llama_index_hitl.testing import ScriptedLLM, ToolCall
+        >>> call = ToolCall(
+        ...     name="escalate",
+        ...     arguments={"reason": "law", "context": "He sues.", "suggested_action": "Wait."},
+        ... )
+        >>> async def main():
+        ...     agent = FunctionAgent(tools=[escalate_tool()], llm=ScriptedLLM([[call]]))
+        ...     return escalation_in(await agent.run(user_msg="I will sue you!"))
+        >>> asyncio.run(main()).reason
+        'law'
     """
     # Imported where it is needed: it takes seconds, and not every escalation is of an agent.
     from llama_index.core.tools import FunctionTool
@@ -352,6 +435,8 @@ def escalate_tool(description: str | None = None) -> FunctionTool:
 
 def escalation_in(output: AgentOutput) -> EscalationNeeded | None:
     """Return what an agent has asked for help with by `escalate_tool`; None: nothing.
+
+    The example of `escalate_tool` reads it.
 
     Args:
         output: What the agent's run has returned.

@@ -50,18 +50,24 @@ class Finding(BaseModel):
     """What came of a task."""
 
     owner: str
+    """Name of the worker who did it."""
     task: str
+    """What was to be done."""
     finding: str = Field(json_schema_extra={"format": "markdown"})
+    """What came of it, in Markdown."""
 
 
 class Findings(BaseModel):
     """What came of all tasks of a plan, in order."""
 
     findings: tuple[Finding, ...]
+    """One for each task."""
 
 
 class OrchestrationStart(StartEvent):
     """Starts with a goal.
+
+    Its field is what `run` takes, as in the example of `Orchestration`.
 
     Attributes:
         goal: What is to be reached.
@@ -109,6 +115,8 @@ class Worked(Reviewable):
 class OrchestrationResult(ReviewResult):
     """How it ended.
 
+    The example of `Orchestration` reads one.
+
     Attributes:
         subject: The last findings, or the last plan where there are none.
         report: The report, in Markdown; None unless the status is `approved`.
@@ -135,6 +143,19 @@ class Orchestration(ReviewWorkflow):
 
     Raises:
         GateError: There are no workers.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
+        >>> plan = TaskPlan(tasks=(Task(owner="reader", task="Read about mice."),))
+        >>> async def main():
+        ...     llm = ScriptedLLM([plan, "They are small.", "# Mice"])
+        ...     flow = Orchestration(llm=llm, workers={"reader": "Reads."})
+        ...     erin = ScriptedReviewer([Approve(), Approve()], by="erin")
+        ...     return await review_with(flow.run(goal="Know mice."), erin)
+        >>> result = asyncio.run(main())
+        >>> found = Finding(owner="reader", task="Read about mice.", finding="They are small.")
+        >>> result.subject == Findings(findings=(found,)), result.report
+        (True, '# Mice')
     """
 
     workers: Mapping[str, str] = {}
@@ -234,7 +255,13 @@ class Orchestration(ReviewWorkflow):
         return await self.complete(prompt)
 
     async def report(self, goal: str, findings: Findings, effect_key: str) -> str:
-        """Return the report on accepted findings."""
+        """Return the report on accepted findings.
+
+        Args:
+            goal: What was to be reached.
+            findings: What came of the tasks.
+            effect_key: The same in every retry: whoever files it can tell that it is done.
+        """
         prompt = self.filled(self.report_prompt, goal=goal, findings=_listed(findings.findings))
         return await self.complete(prompt)
 

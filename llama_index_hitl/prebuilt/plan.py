@@ -66,6 +66,8 @@ from llama_index_hitl.questions import Question
 class PlanStart(StartEvent):
     """Starts with what somebody wants.
 
+    Its field is what `run` takes, as in the example of `ActionPlan`.
+
     Attributes:
         request: What they want, in their own words.
     """
@@ -87,15 +89,6 @@ class ActionPlan(ReviewWorkflow):
     Every action has an effect key and is done once, also if a process dies on the way. An action is
     done when all before it are settled; nothing that had to be confirmed is done unconfirmed.
 
-    Example:
-        ```python
-        class Banking(ActionPlan):
-            action = CheckBalance | Transfer | Deposit
-
-            async def execute(self, action, effect_key):
-                return await bank.do(action, effect_key)
-        ```
-
     A scripted model plans with `{"actions": [{"kind": "transfer", ...}, ...]}`. Whoever edits the
     `whole` plan gives a `Plan`, with the actions and their numbers.
 
@@ -115,6 +108,32 @@ class ActionPlan(ReviewWorkflow):
         on_doubt: What to do about an action that was begun by a process that died; see
             `effects.once`.
         plan_prompt: What the model is asked, with `{request}` in it.
+
+    Example:
+        >>> from typing import Literal
+        >>> from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
+        >>> class Transfer(Action):
+        ...     kind: Literal["transfer"] = "transfer"
+        ...     amount: int
+        ...
+        ...     def confirmation(self) -> str | None:
+        ...         return "above the limit of 100" if self.amount > 100 else None
+        >>> class Banking(ActionPlan):
+        ...     action = Transfer
+        ...
+        ...     async def execute(self, action, effect_key):
+        ...         return f"sent {action.amount}"
+        >>> async def main():
+        ...     actions = [{"kind": "transfer", "amount": amount} for amount in (40, 500)]
+        ...     flow = Banking(llm=ScriptedLLM([{"actions": actions}]), show="each")
+        ...     alice = ScriptedReviewer([Reject(comment="not today")], by="alice")
+        ...     return await review_with(flow.run(request="40 to Ann, 500 to Bob"), alice)
+        >>> result = asyncio.run(main())
+        >>> print(result.text)
+        1. Transfer: amount=40: done (sent 40)
+        2. Transfer: amount=500: refused by alice (not today)
+        >>> [action.status.value for action in result.actions]
+        ['done', 'refused']
     """
 
     action: ClassVar[Any] = Action
@@ -206,6 +225,9 @@ class ActionPlan(ReviewWorkflow):
     async def plan(self, request: str) -> Sequence[BaseModel]:
         """Return the actions that the model proposes, in order.
 
+        Args:
+            request: What somebody wants, in their own words.
+
         Raises:
             ModelOutputError: It does not give a valid plan.
         """
@@ -218,6 +240,9 @@ class ActionPlan(ReviewWorkflow):
 
         Nobody is asked about those. By default only the first action is checked, with `check`:
         whether a later one can be done may depend on those before it. Override it if you can tell.
+
+        Args:
+            actions: The actions of the plan, in order.
         """
         found = await self._checked(actions[0]) if actions else None
         return {1: found} if found is not None else {}
@@ -237,6 +262,9 @@ class ActionPlan(ReviewWorkflow):
         held against what it has changed itself. `effects.effect_key()` tells which one it is, and
         `effects.effect_is_repeated()` that it is repeated; one that is not let through then is
         reported as failed, for it may have been done.
+
+        Args:
+            action: The effective action.
         """
         return None
 
@@ -246,6 +274,9 @@ class ActionPlan(ReviewWorkflow):
         Args:
             action: The effective action, judged by its own validators.
             effect_key: The same in every retry: whoever does it can tell that it is done.
+
+        Returns:
+            What there is to say about it, such as the id of a receipt.
 
         Raises:
             Exception: It failed. The action is reported as failed and never tried again.

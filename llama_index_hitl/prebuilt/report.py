@@ -33,6 +33,8 @@ class Research(BaseModel):
 class ReportStart(StartEvent):
     """Starts a report.
 
+    Its field is what `run` takes, as in the example of `ResearchReport`.
+
     Attributes:
         topic: What to report on.
     """
@@ -55,6 +57,8 @@ class Researched(Reviewable):
 class ReportResult(ReviewResult):
     """How it ended.
 
+    The example of `ResearchReport` reads one.
+
     Attributes:
         subject: The research that the report is, or would have been, made from.
         report: The report, in Markdown; None unless the status is `approved`.
@@ -69,6 +73,16 @@ class ResearchReport(ReviewWorkflow):
 
     Override `research`, `research_more`, `report`, the prompts, `max_revisions`, or the gate
     `acceptance`.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
+        >>> async def main():
+        ...     flow = ResearchReport(llm=ScriptedLLM(["small", "small, grey", "# Mice"]))
+        ...     erin = ScriptedReviewer([Revise(feedback="colour?"), Approve()], by="erin")
+        ...     return await review_with(flow.run(topic="mice"), erin)
+        >>> result = asyncio.run(main())
+        >>> result.subject == Research(findings="small, grey"), result.report
+        (True, '# Mice')
     """
 
     research_prompt = "Research this topic. List the findings in Markdown.\n\nTopic: {topic}"
@@ -95,11 +109,21 @@ class ResearchReport(ReviewWorkflow):
     )
 
     async def research(self, topic: str) -> str:
-        """Return the first findings."""
+        """Return the first findings.
+
+        Args:
+            topic: What to report on.
+        """
         return await self.complete(self.filled(self.research_prompt, topic=topic))
 
     async def research_more(self, topic: str, research: Research, feedback: str) -> str:
-        """Return all findings after more research."""
+        """Return all findings after more research.
+
+        Args:
+            topic: What to report on.
+            research: What was found out so far.
+            feedback: What people said is missing.
+        """
         return await self.complete(
             self.filled(
                 self.more_prompt, topic=topic, findings=research.findings, feedback=feedback

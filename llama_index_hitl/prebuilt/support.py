@@ -37,6 +37,12 @@ class Trigger:
         category: What kind of matter it then is.
         when: Matches the enquiry (`text`, `category`, `amount`). In doubt it matches: a rule that
             raises asks a person.
+
+    Example:
+        >>> from llama_index_hitl.rules import threshold
+        >>> desk = SupportDesk(triggers=[Trigger("refund", threshold("amount", above=50))])
+        >>> [trigger.category for trigger in desk.triggers]
+        ['refund']
     """
 
     category: str
@@ -69,6 +75,8 @@ class SupportAnswer(BaseModel):
 class EnquiryStart(StartEvent):
     """Starts with what a customer wants.
 
+    Its fields are what `run` takes, as in the example of `SupportDesk`.
+
     Attributes:
         text: Their words.
         category: What kind of matter it is, as your systems know; empty: they do not.
@@ -84,13 +92,19 @@ class SupportStatus(StrEnum):
     """How an enquiry ended."""
 
     ANSWERED = "answered"
+    """There is a reply."""
     TAKEN_OVER = "taken_over"
+    """A person deals with it themselves."""
     UNANSWERED = "unanswered"
+    """Guidance was needed and nobody gave it in time."""
     WITHDRAWN = "withdrawn"
+    """Guidance was needed and no longer wanted."""
 
 
 class SupportResult(StopEvent):
     """How it ended.
+
+    The example of `SupportDesk` reads one.
 
     Attributes:
         status: `answered`; `taken_over` by a person; `unanswered`, where guidance was needed and
@@ -124,6 +138,18 @@ class SupportDesk(ReviewWorkflow):
             action, more than 500 at stake, and whoever asks for a manager. The routes that follow
             may look at the same amount: they say who is asked, triggers whether.
         **options: What `ReviewWorkflow` takes.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
+        >>> async def main(text, *replies):
+        ...     answer = Respond(response=Guidance(instruction="Refund it."))
+        ...     handler = SupportDesk(llm=ScriptedLLM(replies)).run(text=text)
+        ...     return await review_with(handler, ScriptedReviewer([answer], by="lea"))
+        >>> asyncio.run(main("When do you open?", SupportAnswer(reply="At nine."))).reply
+        'At nine.'
+        >>> result = asyncio.run(main("My lawyer will call you!", "You get your money back."))
+        >>> result.status.value, result.reply, result.guidance.instruction
+        ('answered', 'You get your money back.', 'Refund it.')
     """
 
     triggers: Sequence[Trigger] = SUPPORT_TRIGGERS
@@ -154,6 +180,9 @@ class SupportDesk(ReviewWorkflow):
     async def decide(self, text: str) -> str | EscalationNeeded:
         """Return the model's reply, or why it needs a person.
 
+        Args:
+            text: The customer's words.
+
         Raises:
             ModelOutputError: It gives neither.
         """
@@ -161,7 +190,12 @@ class SupportDesk(ReviewWorkflow):
         return answer.escalation or str(answer.reply)
 
     async def reply_as_told(self, text: str, guidance: Guidance) -> str:
-        """Return the reply, written as a person has said."""
+        """Return the reply, written as a person has said.
+
+        Args:
+            text: The customer's words.
+            guidance: What a person has said.
+        """
         prompt = self.filled(self.reply_prompt, text=text, guidance=guidance.instruction)
         return await self.complete(prompt)
 

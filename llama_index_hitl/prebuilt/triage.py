@@ -39,6 +39,8 @@ class Classification(BaseModel):
 class TriageStart(StartEvent):
     """Starts with a request.
 
+    Its field is what `run` takes, as in the example of `Triage`.
+
     Attributes:
         request: What somebody wants, in their own words.
     """
@@ -70,6 +72,16 @@ class TriageResult(ReviewResult):
             `approved`.
         proposed: The specialist that the model named.
         output: What the specialist said; None: it was not handed over.
+
+    Example:
+        >>> result = TriageResult(
+        ...     status=ResultStatus.APPROVED,
+        ...     version=1,
+        ...     subject=Classification(specialist="repairs", confidence=1, reason="it broke"),
+        ...     proposed="billing",
+        ... )
+        >>> result.overruled
+        True
     """
 
     subject: Classification
@@ -103,6 +115,20 @@ class Triage(ReviewWorkflow):
 
     Raises:
         GateError: There are no specialists.
+
+    Example:
+        >>> from llama_index_hitl.testing import ScriptedLLM, ScriptedReviewer, review_with
+        >>> guess = Classification(specialist="billing", confidence=0.6, reason="a bill")
+        >>> async def main():
+        ...     flow = Triage(
+        ...         llm=ScriptedLLM([guess, "Your bill is right."]),
+        ...         specialists={"billing": "Bills.", "repairs": "Broken things."},
+        ...     )
+        ...     bob = ScriptedReviewer([Approve()], by="bob")
+        ...     return await review_with(flow.run(request="My bill!"), bob)
+        >>> result = asyncio.run(main())
+        >>> result.subject.specialist, result.overruled, result.output
+        ('billing', False, 'Your bill is right.')
     """
 
     specialists: Mapping[str, str] = {}
@@ -152,6 +178,9 @@ class Triage(ReviewWorkflow):
 
     async def classify(self, request: str) -> Classification:
         """Return which specialist the model names.
+
+        Args:
+            request: What somebody wants, in their own words.
 
         Raises:
             ModelOutputError: It names none that there is.

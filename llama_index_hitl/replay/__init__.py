@@ -93,6 +93,25 @@ async def replay(
         TypeError: `rule` is not a `Rule`.
         ValueError: `limit` is below 1, `listed` below 0, or an instant has no time zone.
         StoreError: The store cannot be reached, or a request in it cannot be read.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> from llama_index_hitl.rules import threshold
+        >>> from llama_index_hitl.runner import Runner
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"pay": ApproveAction()})
+        ...     for amount, decision in ((40, Approve()), (60, Reject()), (500, Reject())):
+        ...         await runner.start("pay", action="Pay", details={"amount": amount})
+        ...         [record] = await runner.pending()
+        ...         await runner.answer(record.request_id, decision, by="alice")
+        ...     rule = threshold("details.amount", at_most=100, then="approve")
+        ...     return await replay(runner.store, rule, gate="approval")
+        >>> report = asyncio.run(main())
+        >>> print(report)
+        would have approved 2 of 3, of which people refused 1
+        >>> [(case.title, case.decision.value) for case in report.wrongly_approved]
+        [('Approval required: Pay', 'rejected')]
     """
     if not isinstance(rule, Rule):
         raise TypeError(f"a Rule is needed, not {type(rule).__name__}")
@@ -133,6 +152,21 @@ async def shadow_report(
     Raises:
         ValueError: `limit` is below 1, `listed` below 0, or an instant has no time zone.
         StoreError: The store cannot be reached, or a request in it cannot be read.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import ApproveAction
+        >>> from llama_index_hitl.rules import shadow, threshold
+        >>> from llama_index_hitl.runner import Runner
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> async def main():
+        ...     tried = shadow(threshold("details.amount", at_most=100, then="approve"))
+        ...     runner = Runner(MemoryStore(), {"pay": ApproveAction(policy=tried)})
+        ...     await runner.start("pay", action="Pay", details={"amount": 40})
+        ...     [record] = await runner.pending()  # people are asked all the same
+        ...     await runner.answer(record.request_id, Approve(), by="alice")
+        ...     return await shadow_report(runner.store)
+        >>> print(asyncio.run(main()))
+        would have approved 1 of 1, of which people refused 0
     """
     query = RequestQuery(
         open=False, workflow=workflow, gate=gate, tag=SHADOW_TAG, created_before=until, limit=_PAGE

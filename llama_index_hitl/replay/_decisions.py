@@ -19,11 +19,17 @@ class HumanDecision(StrEnum):
     """What people's answers to a request came to."""
 
     APPROVED = "approved"
+    """They let it happen as it was."""
     EDITED = "edited"
+    """They let it happen with other values."""
     SENT_BACK = "sent_back"
+    """They wanted a new draft."""
     REJECTED = "rejected"
+    """They did not let it happen."""
     NO_QUORUM = "no_quorum"
+    """Too few of them let it happen."""
     RESPONDED = "responded"
+    """They answered a question."""
 
 
 _DECISIONS: Mapping[RequestStatus, HumanDecision] = {
@@ -41,6 +47,20 @@ def human_decision(record: ReviewRecord) -> HumanDecision | None:
 
     Not decided by people is what is open, expired, was withdrawn, superseded or passed on to
     others, and what a rule or a deadline decided.
+
+    Args:
+        record: The request with what has become of it.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record, take_answer
+        >>> at = utc_now()
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=at)
+        >>> record = open_record(request)
+        >>> print(human_decision(record))
+        None
+        >>> yes = Answer.to(request, Approve(), by="erin", at=at)
+        >>> human_decision(take_answer(record, yes)).value
+        'approved'
     """
     deciders = deciders_of(record)
     if not deciders or any(answer.by.kind != "human" for answer in deciders):

@@ -15,6 +15,8 @@ from llama_index_hitl.replay._decisions import HumanDecision
 class Case:
     """One request that people decided, and what the rule would have said.
 
+    The example of `replay` lists some.
+
     Attributes:
         request_id: The request.
         run_id: The run that asked.
@@ -45,6 +47,8 @@ class Case:
 class Unreadable:
     """One request whose stored subject could not be made into what the rule is to be shown.
 
+    They are in the report of `replay`, as the cases in the example of `replay` are.
+
     Attributes:
         request_id: The request.
         title: What it was about.
@@ -61,6 +65,8 @@ class ReplayReport:
     """What rules would have decided, beside what people decided.
 
     The counts are exact; the lists end where as many are listed as were asked for.
+
+    The example of `replay` prints one.
 
     Attributes:
         would_approve: How many requests the rules would have approved.

@@ -65,6 +65,9 @@ def rule(name: str, predicate: Callable[[Any], bool], *, then: Verdict, reason: 
         then: What to say where it matches.
         reason: Why, as a sentence for people.
 
+    Returns:
+        The rule.
+
     Raises:
         TypeError: The predicate cannot be called, or is async.
         ValueError: The name is blank or too long, or `then` is no verdict.
@@ -98,6 +101,9 @@ def first_match(*rules: Rule, otherwise: Rule | None = None) -> Rule:
     Args:
         *rules: The rules, in order; at least one.
         otherwise: What decides where none of them matches; None: `always("ask")`.
+
+    Returns:
+        The rule that asks them in order.
 
     Raises:
         TypeError: One of them is not a `Rule`.

@@ -16,6 +16,7 @@ APPROVE = RuleVerdict.APPROVE
 REJECT = RuleVerdict.REJECT
 
 Verdict: TypeAlias = RuleVerdict | Literal["ask", "approve", "reject"]
+"""What a rule says, as a word or a member of `RuleVerdict`."""
 
 NAME_LIMIT = 150
 """Longest name of a rule, in characters: it becomes part of the id of who decided."""
@@ -38,6 +39,14 @@ class Rule:
     Raises:
         ValueError: The name is blank, too long, or not printable.
         TypeError: The body cannot be called, or is async.
+
+    Example:
+        >>> from llama_index_hitl.models import RuleResult
+        >>> def weekdays_only(subject):
+        ...     if subject["day"] in ("Sat", "Sun"):
+        ...         return RuleResult(verdict="reject", rule="weekdays only", reason="a weekend")
+        >>> evaluate(Rule("weekdays only", weekdays_only), {"day": "Sun"}).verdict.value
+        'reject'
     """
 
     name: str

@@ -140,6 +140,10 @@ def tags_of(result: RuleResult | None) -> tuple[str, ...]:
 
     Returns:
         `shadow` where a rule was on trial, `spot-check` where it was approved and picked.
+
+    Example:
+        >>> tags_of(evaluate(spot_check(never(), 1, salt="2025"), {"amount": 5}))
+        ('spot-check',)
     """
     if result is None:
         return ()

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 from llama_index_hitl.rules._rule import ASK, Rule, Verdict, rule_of, shown
 
 Number: TypeAlias = int | float | Decimal
+"""What `threshold` compares."""
 Plain: TypeAlias = str | int | float | Decimal | bool | Enum | None
+"""What `one_of` and `none_of` look for."""
 
 
 def threshold(

@@ -4,11 +4,26 @@ from llama_index_hitl.errors import AnswerRefused, HitlError
 
 
 class UnsafeRuntime(HitlError, ValueError):
-    """A runtime or a setting with which the promises cannot be kept; raised at construction."""
+    """A runtime or a setting with which the promises cannot be kept; raised at construction.
+
+    Example:
+        >>> from llama_index_hitl.runtimes.server import ReviewServer
+        >>> ReviewServer(accept_context_api=True)
+        Traceback (most recent call last):
+            ...
+        llama_index_hitl.runtimes.errors.UnsafeRuntime: accept_context_api=True lets a client
+        start a run from a context of its own, with approvals that nobody gave. Leave it
+        False.
+    """
 
 
 class ForbiddenEvent(AnswerRefused):
-    """A client sent an event that is not for clients to send, such as an approval."""
+    """A client sent an event that is not for clients to send, such as an approval.
+
+    Example:
+        >>> ForbiddenEvent("Approved").code
+        'forbidden_event'
+    """
 
     code = "forbidden_event"
 
@@ -21,7 +36,12 @@ class ForbiddenEvent(AnswerRefused):
 
 
 class RunOver(AnswerRefused):
-    """The run ended, so its requests cannot be answered any more."""
+    """The run ended, so its requests cannot be answered any more.
+
+    Example:
+        >>> print(RunOver("run-1", status="completed"))
+        Run run-1 is completed; nothing in it can be answered any more.
+    """
 
     code = "run_over"
 

@@ -117,6 +117,13 @@ class ReviewServer(WorkflowServer):
     Raises:
         UnsafeRuntime: With these arguments the promises cannot be kept.
         MissingExtra: llama-agents-server is not installed; raised on import.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> server = ReviewServer()
+        >>> server.add_workflow("draft", DraftApproval())  # then `await server.serve(port=8000)`
+        >>> sorted(server.get_workflows())
+        ['draft']
     """
 
     def __init__(

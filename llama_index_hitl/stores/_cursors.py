@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,10 +16,25 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 _INT64 = range(-(2**63), 2**63)
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 class InvalidCursor(StoreError, ValueError):
-    """A cursor is not what a page of this kind ended with."""
+    """A cursor is not what a page of this kind ended with.
+
+    Attributes:
+        cursor: What was given.
+
+    Example:
+        >>> async def main():
+        ...     await MemoryStore().runs(RunQuery(after="nonsense"))
+        >>> asyncio.run(main())
+        Traceback (most recent call last):
+            ...
+        llama_index_hitl.stores._cursors.InvalidCursor: 'nonsense' is not where a page of this
+        list ended. Give `after` of the page before, or leave it out to begin at the first
+        page.
+    """
 
     def __init__(self, cursor: str) -> None:
         super().__init__(
@@ -120,9 +136,17 @@ def _written(parts: list[Any]) -> Cursor:
 
 def _read(cursor: Cursor) -> Any:
     try:
-        return json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
+        parts = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
     except (ValueError, RecursionError) as error:
         raise InvalidCursor(cursor) from error
+    return parts if isinstance(parts, list) and all(map(_can_be_looked_for, parts)) else None
+
+
+def _can_be_looked_for(part: Any) -> bool:
+    """Tell whether a store can compare with this: a cursor comes from outside, like a query."""
+    if isinstance(part, str):
+        return not _NO_TEXT.search(part)
+    return type(part) is int  # a bool is one for Python, and none for databases
 
 
 def page_of(

@@ -19,14 +19,42 @@ _SEAL = b"\x00hitl-sealed\x00"
 
 
 class Cipher(Protocol):
-    """Encrypts what a store keeps. Its methods are called from several threads at once."""
+    """Encrypts what a store keeps. Its methods are called from several threads at once.
+
+    Example:
+        >>> class Rot13:  # keeps nothing secret
+        ...     def encrypt(self, data: bytes) -> bytes:
+        ...         return bytes((byte + 13) % 256 for byte in data)
+        ...
+        ...     def decrypt(self, data: bytes) -> bytes:
+        ...         return bytes((byte - 13) % 256 for byte in data)
+        ...
+        ...     def is_newest(self, data: bytes) -> bool:
+        ...         return True
+        >>> cipher: Cipher = Rot13()
+        >>> cipher.decrypt(cipher.encrypt(b"mice"))
+        b'mice'
+    """
 
     def encrypt(self, data: bytes) -> bytes:
-        """Encrypt with the newest key."""
+        """Encrypt with the newest key.
+
+        Args:
+            data: What to encrypt.
+
+        Returns:
+            It, encrypted.
+        """
         ...
 
     def decrypt(self, data: bytes) -> bytes:
         """Decrypt with whichever key fits.
+
+        Args:
+            data: What `encrypt` has returned.
+
+        Returns:
+            What was encrypted.
 
         Raises:
             StoreError: None fits, or the data was changed.
@@ -34,7 +62,11 @@ class Cipher(Protocol):
         ...
 
     def is_newest(self, data: bytes) -> bool:
-        """Tell whether this was encrypted with the newest key."""
+        """Tell whether this was encrypted with the newest key.
+
+        Args:
+            data: What `encrypt` has returned.
+        """
         ...
 
 
@@ -51,6 +83,14 @@ class FernetCipher:
     Raises:
         MissingExtra: `cryptography` is not installed.
         ValueError: There is no key, or one is not a Fernet key.
+
+    Example:
+        >>> from cryptography.fernet import Fernet
+        >>> old, new = Fernet.generate_key(), Fernet.generate_key()
+        >>> kept = FernetCipher([old]).encrypt(b"mice")
+        >>> cipher = FernetCipher([new, old])  # while the old key is being taken out of use
+        >>> cipher.decrypt(kept), cipher.is_newest(kept)
+        (b'mice', False)
     """
 
     def __init__(self, keys: Sequence[str | bytes]) -> None:
@@ -63,12 +103,25 @@ class FernetCipher:
         self._invalid: type[Exception] = fernet.InvalidToken
 
     def encrypt(self, data: bytes) -> bytes:
-        """Encrypt with the first key."""
+        """Encrypt with the first key.
+
+        Args:
+            data: What to encrypt.
+
+        Returns:
+            It, encrypted.
+        """
         encrypted: bytes = self._newest.encrypt(data)
         return encrypted
 
     def decrypt(self, data: bytes) -> bytes:
         """Decrypt with whichever key fits.
+
+        Args:
+            data: What `encrypt` has returned.
+
+        Returns:
+            What was encrypted.
 
         Raises:
             StoreError: None fits, or the data was changed.
@@ -83,7 +136,11 @@ class FernetCipher:
         return decrypted
 
     def is_newest(self, data: bytes) -> bool:
-        """Tell whether this was encrypted with the first key."""
+        """Tell whether this was encrypted with the first key.
+
+        Args:
+            data: What `encrypt` has returned.
+        """
         try:
             self._newest.decrypt(data)
         except self._invalid:

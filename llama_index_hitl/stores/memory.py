@@ -99,6 +99,16 @@ class MemoryStore:
 
     Keeps every promise of `Store` but one: nothing survives the process. It belongs to one event
     loop.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.runner import Runner
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+        ...     run = await runner.start("draft", topic="mice", content="Mice are small.")
+        ...     return run.status.value, len(await runner.pending())
+        >>> asyncio.run(main())
+        ('waiting', 1)
     """
 
     def __init__(self) -> None:
@@ -241,7 +251,7 @@ class MemoryStore:
         return None if run is None else _shown(run, whole=whole)
 
     async def request(self, request_id: str) -> StoredRequest | None:
-        """Return a request, or None."""
+        """Return a request, or None; see `Store.request`."""
         self._refuse_closed()
         row = self._requests.get(request_id)
         return None if row is None else _read(row)
@@ -285,7 +295,7 @@ class MemoryStore:
         )
 
     async def messages(self, run_id: str) -> Sequence[Message]:
-        """Return what a run has yet to be told, in order."""
+        """Return what a run has yet to be told, in order; see `Store.messages`."""
         self._refuse_closed()
         found = (message for message in self._messages.values() if message.run_id == run_id)
         return [_copied_message(message) for message in found]
@@ -308,7 +318,7 @@ class MemoryStore:
         ]
 
     async def due(self, now: datetime, *, limit: int = 100) -> Sequence[StoredRequest]:
-        """Return open requests with something due, the longest overdue first."""
+        """Return open requests with something due, the longest overdue first; see `Store.due`."""
         self._refuse_closed()
         until = micros_of(now)
         found = sorted(
@@ -319,14 +329,14 @@ class MemoryStore:
         return [_read(self._requests[request_id]) for _, request_id in found[:limit]]
 
     async def effect(self, key: str) -> Effect | None:
-        """Return an effect, or None."""
+        """Return an effect, or None; see `Store.effect`."""
         self._refuse_closed()
         return self._effects.get(key)
 
     async def effects(
         self, *, run_id: str | None = None, status: EffectStatus | None = None
     ) -> Sequence[Effect]:
-        """Return effects, by time and then by key."""
+        """Return effects, by time and then by key; see `Store.effects`."""
         self._refuse_closed()
         found = (
             effect
@@ -337,7 +347,7 @@ class MemoryStore:
         return sorted(found, key=lambda effect: (effect.at, effect.key))
 
     async def grant(self, grant_id: str) -> StoredGrant | None:
-        """Return a standing approval, or None."""
+        """Return a standing approval, or None; see `Store.grant`."""
         self._refuse_closed()
         row = self._grants.get(grant_id)
         return None if row is None else _read_grant(row)
@@ -380,7 +390,7 @@ class MemoryStore:
         return [_copied_notice(notice) for notice in first]
 
     async def audit(self, run_id: str) -> Sequence[AuditRow]:
-        """Return what happened in a run, in order."""
+        """Return what happened in a run, in order; see `Store.audit`."""
         self._refuse_closed()
         return [
             audit_row(run_id, row.link.number, row.entry, row.previous, row.link.hash)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from llama_index_hitl.audit import AuditEntry, AuditRow
 from llama_index_hitl.grants import Grant
@@ -24,10 +24,15 @@ class RunStatus(StrEnum):
     """How a run stands. `finished` and `cancelled` are final."""
 
     RUNNING = "running"
+    """Somebody holds the lease and is at work on it, or died."""
     WAITING = "waiting"
+    """It waits for people, or to be told what they said."""
     FINISHED = "finished"
+    """It has a result."""
     FAILED = "failed"
+    """A step raised; it can be tried again."""
     CANCELLED = "cancelled"
+    """Somebody ended it; it has no result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,16 @@ class Run:
         result: What it came to, as bytes, when it is finished; None where it was not read.
         error: What a failed run failed with, for people.
         started_by: Id of the person who started it, if one did.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.runner import Runner
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+        ...     return await runner.start("draft", run_id="mice-1", topic="mice", content="Small.")
+        >>> run = asyncio.run(main())
+        >>> run.run_id, run.status.value, run.lease_owner
+        ('mice-1', 'waiting', None)
     """
 
     run_id: str
@@ -82,6 +97,19 @@ class Claim:
     Attributes:
         by: Id of the person.
         until: From this instant on it counts for nothing.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.runner import Runner
+        >>> from llama_index_hitl.testing import ManualClock
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()}, clock=ManualClock())
+        ...     await runner.start("draft", topic="mice", content="Small.")
+        ...     [record] = await runner.pending()
+        ...     claim = await runner.claim(record.request_id, by="erin")
+        ...     return claim.by, claim.until > runner.clock()
+        >>> asyncio.run(main())
+        ('erin', True)
     """
 
     by: str
@@ -98,6 +126,12 @@ class StoredRequest:
         revision: How often it was stored; 0: not yet. A change fails where this is not current.
         next_due: When the next thing is due on its ladder; None: never, or it is closed.
         claim: Who is looking at it; it may have ended by now. None: nobody.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> StoredRequest(run_id="run-1", record=open_record(request)).request_id
+        'r-1'
     """
 
     run_id: str
@@ -123,6 +157,18 @@ class Message:
         request_id: The request that it is about.
         kind: What it is.
         payload: Its content, as JSON.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.runner import Runner
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+        ...     run = await runner.start("draft", topic="mice", content="Mice are small.")
+        ...     [record] = await runner.pending()
+        ...     await runner.answer(record.request_id, Approve(), by="erin")
+        ...     return [message.kind for message in await runner.store.messages(run.run_id)]
+        >>> asyncio.run(main())  # until the run is advanced
+        ['answer']
     """
 
     message_id: str
@@ -148,6 +194,18 @@ class Effect:
         at: When it was begun, or done.
         revision: How often it was stored; 0: not yet. A change fails where this is not current.
         result: What it gave, as bytes.
+
+    Example:
+        >>> from llama_index_hitl.runner import Runner
+        >>> async def main():
+        ...     store = MemoryStore()
+        ...     begun = Effect(
+        ...         key="pay-1", run_id="run-1", status="begun", owner="worker-7", at=utc_now()
+        ...     )
+        ...     await store.commit(Commit(effects=(begun,)))
+        ...     return [effect.key for effect in await Runner(store).effects_in_doubt()]
+        >>> asyncio.run(main())
+        ['pay-1']
     """
 
     key: str
@@ -166,6 +224,19 @@ class StoredGrant:
     Attributes:
         grant: The standing approval.
         revision: How often it was stored; 0: not yet. A change fails where this is not current.
+
+    Example:
+        >>> from llama_index_hitl.models import GrantTerms
+        >>> from llama_index_hitl.runner import Runner
+        >>> async def main():
+        ...     store = MemoryStore()
+        ...     given = await Runner(store).grants.give(
+        ...         workflow="bank", tool="transfer", version="3f1a", terms=GrantTerms(), by="alice"
+        ...     )
+        ...     return await store.grant(given.grant_id)
+        >>> stored = asyncio.run(main())
+        >>> stored.grant.tool, stored.revision
+        ('transfer', 1)
     """
 
     grant: Grant
@@ -181,14 +252,23 @@ class NoticeKind(StrEnum):
     """What people outside are told."""
 
     OPENED = "opened"
+    """A request is asked, asked again, or asked of more people."""
     REMINDED = "reminded"
+    """A request is still open."""
     ESCALATED = "escalated"
+    """A request was passed up."""
     ANSWERED = "answered"
+    """An answer to a request was taken."""
     EXPIRED = "expired"
+    """The deadline of a request has passed."""
     CANCELLED = "cancelled"
+    """A request was taken back, or a run was cancelled."""
     SUPERSEDED = "superseded"
+    """Another request took the place of one."""
     FINISHED = "finished"
+    """A run has a result."""
     FAILED = "failed"
+    """A run has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +285,16 @@ class Notice:
         due: Not to be told before this instant.
         attempts: How often telling it has failed.
         revision: How often it was stored; 0: not yet. A change fails where this is not current.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.runner import Runner
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()}, notifiers=[])
+        ...     await runner.start("draft", topic="mice", content="Mice are small.")
+        ...     return [notice.kind.value for notice in await runner.store.notices(utc_now())]
+        >>> asyncio.run(main())
+        ['opened']
     """
 
     notice_id: str
@@ -226,6 +316,15 @@ class Progress:
         run_id: The run.
         at: When.
         data: What it said, as JSON.
+
+    Example:
+        >>> said = Progress(run_id="run-1", at=utc_now(), data={"message": "Writing"})
+        >>> async def main():
+        ...     store = MemoryStore()
+        ...     await store.commit(Commit(progress=(said,)))
+        ...     return [event.data["message"] for event in await store.feed()]
+        >>> asyncio.run(main())
+        ['Writing']
     """
 
     run_id: str
@@ -233,7 +332,7 @@ class Progress:
     data: JsonObject
 
 
-PROGRESS = "progress"
+PROGRESS: Final = "progress"
 """The kind of a feed's event that is no row of the audit trail."""
 
 
@@ -252,6 +351,17 @@ class FeedEvent:
         at: When it happened.
         request_id: The request that it is about, if it is about one.
         data: What was said, of progress; empty for everything else.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.runner import Runner
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+        ...     await runner.start("draft", topic="mice", content="Mice are small.")
+        ...     first, *_ = await runner.store.feed()
+        ...     return [event.kind for event in await runner.store.feed(after=first.cursor)]
+        >>> asyncio.run(main())
+        ['opened']
     """
 
     cursor: Cursor
@@ -289,6 +399,27 @@ class Commit:
         durable: Whether it must survive a loss of power by itself. One that need not is quicker: it
             is seen at once by everybody, survives the end of the process, and survives a loss of
             power together with the next one that must.
+
+    Example:
+        >>> async def main():
+        ...     store = MemoryStore()
+        ...     now = utc_now()
+        ...     run = Run(
+        ...         run_id="run-1",
+        ...         workflow="draft",
+        ...         status=RunStatus.WAITING,
+        ...         created_at=now,
+        ...         updated_at=now,
+        ...     )
+        ...     await store.commit(Commit(run=run))
+        ...     stored = await store.run("run-1")
+        ...     await store.commit(Commit(run=stored))  # as it was read
+        ...     await store.commit(Commit(run=stored))  # no longer
+        >>> asyncio.run(main())
+        Traceback (most recent call last):
+            ...
+        llama_index_hitl.errors.Conflict: The run 'run-1' was changed by somebody else: it is
+        at revision 2, not 1. Nothing was stored; read it again.
     """
 
     run: Run | None = None
@@ -325,6 +456,17 @@ class RequestQuery:
 
     Raises:
         ValueError: `limit` is below 1, or `entries` is given and `open` is not True.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.runner import Runner
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval(reviewers="role:editor")})
+        ...     await runner.start("draft", topic="mice", content="Mice are small.")
+        ...     found = await runner.store.requests(RequestQuery(entries=("erin", "role:editor")))
+        ...     return [stored.record.request.title for stored in found]
+        >>> asyncio.run(main())
+        ['Draft about mice']
     """
 
     entries: tuple[str, ...] | None = None
@@ -359,6 +501,17 @@ class RunQuery:
 
     Raises:
         ValueError: `limit` is below 1.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.runner import Runner
+        >>> async def main():
+        ...     runner = Runner(MemoryStore(), {"draft": DraftApproval()})
+        ...     await runner.start("draft", tags=["mice"], topic="mice", content="Mice are small.")
+        ...     found = await runner.store.runs(RunQuery(status=RunStatus.WAITING, tag="mice"))
+        ...     return [run.workflow for run in found]
+        >>> asyncio.run(main())
+        ['draft']
     """
 
     workflow: str | None = None
@@ -389,6 +542,12 @@ class GrantQuery:
 
     Raises:
         ValueError: `limit` is below 1.
+
+    Example:
+        >>> async def main():
+        ...     return await MemoryStore().grants(GrantQuery(tool="transfer", active_at=utc_now()))
+        >>> len(asyncio.run(main()))
+        0
     """
 
     workflow: str | None = None
@@ -419,6 +578,11 @@ class Page(Generic[T]):
     Attributes:
         items: The rows, in order.
         after: Give this to get the next page; None: there is no more.
+
+    Example:
+        >>> page = Page(items=("r-1", "r-2"), after="more")
+        >>> list(page), page.after
+        (['r-1', 'r-2'], 'more')
     """
 
     items: tuple[T, ...]
@@ -448,6 +612,12 @@ class Store(Protocol):
             read. After a `commit` that raised it, or was cancelled, whether it was stored is
             unknown: read to find out. Only where the commit itself cannot be stored, such as a
             time without a zone, it is certain that nothing was.
+
+    Example:
+        >>> async def lost_runs(store: Store) -> list[str]:
+        ...     return [run.run_id for run in await store.runs(RunQuery(status=RunStatus.FAILED))]
+        >>> asyncio.run(lost_runs(MemoryStore()))
+        []
     """
 
     async def commit(self, commit: Commit) -> None:
@@ -455,6 +625,9 @@ class Store(Protocol):
 
         Commits that add to the audit trail of the same run at the same time wait for each other;
         that alone is no conflict.
+
+        Args:
+            commit: The change.
 
         Raises:
             Conflict: A row is not as it was read: it was changed, removed, or made by somebody
@@ -473,7 +646,11 @@ class Store(Protocol):
         ...
 
     async def request(self, request_id: str) -> StoredRequest | None:
-        """Return a request, or None."""
+        """Return a request, or None.
+
+        Args:
+            request_id: Which one.
+        """
         ...
 
     async def requests(self, query: RequestQuery) -> Page[StoredRequest]:
@@ -483,6 +660,9 @@ class Store(Protocol):
         stored beside it, nor on how much is open for others. Pages neither skip nor repeat a
         request that is there, and fits, all the while.
 
+        Args:
+            query: Which ones, and how many.
+
         Raises:
             InvalidCursor: `after` is not what a page of requests ended with.
         """
@@ -491,13 +671,20 @@ class Store(Protocol):
     async def runs(self, query: RunQuery) -> Page[Run]:
         """Return runs, without their bytes: the newest first, then by id.
 
+        Args:
+            query: Which ones, and how many.
+
         Raises:
             InvalidCursor: `after` is not what a page of runs ended with.
         """
         ...
 
     async def messages(self, run_id: str) -> Sequence[Message]:
-        """Return what a run has yet to be told, in the order in which it was stored."""
+        """Return what a run has yet to be told, in the order in which it was stored.
+
+        Args:
+            run_id: The run.
+        """
         ...
 
     async def ready(self, now: datetime, *, limit: int = 100) -> Sequence[str]:
@@ -506,6 +693,10 @@ class Store(Protocol):
         Those are runs that wait and have messages, and runs that are said to be running by somebody
         whose lease has ended, at or before `now`, or who has none. The oldest first, by
         `updated_at`, then by id.
+
+        Args:
+            now: The present instant, time zone included.
+            limit: How many at most, from 1.
         """
         ...
 
@@ -513,25 +704,45 @@ class Store(Protocol):
         """Return open requests with something due at or before `now`.
 
         The longest overdue first, then by id.
+
+        Args:
+            now: The present instant, time zone included.
+            limit: How many at most, from 1.
         """
         ...
 
     async def effect(self, key: str) -> Effect | None:
-        """Return an effect, or None."""
+        """Return an effect, or None.
+
+        Args:
+            key: Key of the effect.
+        """
         ...
 
     async def effects(
         self, *, run_id: str | None = None, status: EffectStatus | None = None
     ) -> Sequence[Effect]:
-        """Return effects, by time and then by key."""
+        """Return effects, by time and then by key.
+
+        Args:
+            run_id: Of this run only.
+            status: With this status only.
+        """
         ...
 
     async def grant(self, grant_id: str) -> StoredGrant | None:
-        """Return a standing approval, or None."""
+        """Return a standing approval, or None.
+
+        Args:
+            grant_id: Which one.
+        """
         ...
 
     async def grants(self, query: GrantQuery) -> Page[StoredGrant]:
         """Return standing approvals: the newest first, then by id.
+
+        Args:
+            query: Which ones, and how many.
 
         Raises:
             InvalidCursor: `after` is not what a page of standing approvals ended with.
@@ -543,11 +754,19 @@ class Store(Protocol):
 
         The longest overdue first; those of one instant in the order in which they were first
         stored.
+
+        Args:
+            now: The present instant, time zone included.
+            limit: How many at most, from 1.
         """
         ...
 
     async def audit(self, run_id: str) -> Sequence[AuditRow]:
-        """Return what happened in a run, in order."""
+        """Return what happened in a run, in order.
+
+        Args:
+            run_id: The run, or the standing approval that has no run.
+        """
         ...
 
     async def feed(

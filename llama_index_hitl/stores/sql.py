@@ -70,7 +70,13 @@ class SqlStore:
         MissingExtra: The driver for PostgreSQL is not installed.
 
     Example:
-        >>> store = SqlStore("sqlite:///hitl.db")
+        >>> async def main():
+        ...     store = SqlStore("sqlite:///hitl.db")  # or postgresql://user@host/database
+        ...     runs = await store.runs(RunQuery())
+        ...     await store.close()
+        ...     return len(runs)
+        >>> asyncio.run(main())
+        0
     """
 
     def __init__(
@@ -147,7 +153,7 @@ class SqlStore:
         return await self._read(work)
 
     async def request(self, request_id: str) -> StoredRequest | None:
-        """Return a request, or None."""
+        """Return a request, or None; see `Store.request`."""
         if not self._holds(request_id):
             return None
 
@@ -173,7 +179,7 @@ class SqlStore:
         return await self._read(lambda session: list_runs(session, query, self._sealer))
 
     async def messages(self, run_id: str) -> Sequence[Message]:
-        """Return what a run has yet to be told, in order."""
+        """Return what a run has yet to be told, in order; see `Store.messages`."""
         if not self._holds(run_id):
             return []
 
@@ -193,7 +199,7 @@ class SqlStore:
         return await self._read(work)
 
     async def due(self, now: datetime, *, limit: int = 100) -> Sequence[StoredRequest]:
-        """Return open requests with something due, the longest overdue first."""
+        """Return open requests with something due, the longest overdue first; see `Store.due`."""
 
         def work(session: Session) -> Sequence[StoredRequest]:
             rows = session.rows(reading.FIND_DUE, now=micros_of(now), limit=limit)
@@ -202,7 +208,7 @@ class SqlStore:
         return await self._read(work)
 
     async def effect(self, key: str) -> Effect | None:
-        """Return an effect, or None."""
+        """Return an effect, or None; see `Store.effect`."""
         if not self._holds(key):
             return None
 
@@ -215,7 +221,7 @@ class SqlStore:
     async def effects(
         self, *, run_id: str | None = None, status: EffectStatus | None = None
     ) -> Sequence[Effect]:
-        """Return effects, by time and then by key."""
+        """Return effects, by time and then by key; see `Store.effects`."""
         if not self._holds(run_id):
             return []
         statement = reading.FIND_EFFECTS[run_id is not None, status]
@@ -228,7 +234,7 @@ class SqlStore:
         return await self._read(work)
 
     async def grant(self, grant_id: str) -> StoredGrant | None:
-        """Return a standing approval, or None."""
+        """Return a standing approval, or None; see `Store.grant`."""
         if not self._holds(grant_id):
             return None
 
@@ -255,7 +261,7 @@ class SqlStore:
         return await self._read(work)
 
     async def audit(self, run_id: str) -> Sequence[AuditRow]:
-        """Return what happened in a run, in order."""
+        """Return what happened in a run, in order; see `Store.audit`."""
         if not self._holds(run_id):
             return []
 

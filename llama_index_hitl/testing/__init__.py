@@ -9,10 +9,14 @@
   that are killed there.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from llama_index_hitl.testing.clock import ManualClock
-from llama_index_hitl.testing.llm import ScriptedLLM, ScriptExhausted, ToolCall
 from llama_index_hitl.testing.restarts import review_with_restarts
 from llama_index_hitl.testing.reviewers import Script, ScriptedReviewer, review_with
+
+if TYPE_CHECKING:
+    from llama_index_hitl.testing.llm import ScriptedLLM, ScriptExhausted, ToolCall
 
 __all__ = [
     "ManualClock",
@@ -24,3 +28,12 @@ __all__ = [
     "review_with",
     "review_with_restarts",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # llama_index.core takes seconds to import, which only the model needs.
+    if name in ("ScriptedLLM", "ScriptExhausted", "ToolCall"):
+        from llama_index_hitl.testing import llm
+
+        return getattr(llm, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

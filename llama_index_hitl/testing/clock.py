@@ -34,6 +34,10 @@ class ManualClock:
     def advance(self, delta: timedelta | None = None, /, **parts: float) -> None:
         """Move on by a `timedelta`, by its parts, such as `days=2`, or by both together.
 
+        Args:
+            delta: How far to move.
+            **parts: What `timedelta` takes, such as `days`, `hours` or `minutes`.
+
         Raises:
             ValueError: The clock would go backwards.
         """

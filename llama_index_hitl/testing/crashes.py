@@ -53,6 +53,11 @@ class Played:
         killed: Whether the process was killed; if not, the scenario came to its end.
         points: The commits and places that it came to, in order; it was killed at the last one.
         result: What it returned; None if it was killed.
+
+    Example:
+        >>> played = Played(killed=True, points=("start", "park"))
+        >>> played.points[-1]  # where it was killed
+        'park'
     """
 
     killed: bool
@@ -89,7 +94,7 @@ class CrashLab:
         self,
         scenario: str,
         store: str | os.PathLike[str],
-        *arguments: str,
+        *arguments: str | os.PathLike[str],
         die: When | None = None,
         at: Point | str | None = None,
         skip: int = 0,
@@ -99,10 +104,13 @@ class CrashLab:
         Args:
             scenario: `module:function`.
             store: URL of the `SqlStore` to play it on, or path of its SQLite file.
-            *arguments: What the function takes besides the store.
+            *arguments: What the function takes besides the store; a path comes as text there.
             die: Kill the process, `before` a commit or `after` it; None: let it come to its end.
             at: Where: a point, or a place that code names with `reach`; None: at every commit.
             skip: How many times it goes well there first.
+
+        Returns:
+            How it went.
 
         Raises:
             RuntimeError: It failed in another way; its output is in the message.
@@ -110,7 +118,7 @@ class CrashLab:
         job = {
             "scenario": scenario,
             "store": os.fspath(store),
-            "arguments": arguments,
+            "arguments": [os.fspath(argument) for argument in arguments],
             "die": die,
             "at": None if at is None else str(at),
             "skip": skip,

@@ -19,6 +19,7 @@ from llama_index_hitl.audit import AuditKind
 from llama_index_hitl.stores.protocol import Commit, Run, RunStatus, Store
 
 When: TypeAlias = Literal["before", "after"]
+"""On which side of a commit it fails."""
 
 
 class Point(StrEnum):
@@ -71,7 +72,17 @@ _POINT_OF_MESSAGE = {
 
 
 def point_of(commit: Commit) -> Point:
-    """Return the name of a commit."""
+    """Return the name of a commit.
+
+    Args:
+        commit: The commit.
+
+    Example:
+        >>> from llama_index_hitl.stores import Commit, Progress
+        >>> said = Progress(run_id="run-1", at=utc_now(), data={})
+        >>> point_of(Commit(progress=(said,))).value
+        'progress'
+    """
     said = {entry.kind for entry in commit.audit}
     if commit.run is not None:
         return _point_of_run(commit.run, said)
@@ -106,7 +117,10 @@ def _point_of_run(run: Run, said: set[AuditKind]) -> Point:
 
 
 class Fault(Exception):
-    """What a `FaultyStore` raises: something that no code is prepared for."""
+    """What a `FaultyStore` raises: something that no code is prepared for.
+
+    The example of `FaultyStore` catches one.
+    """
 
 
 class FaultyStore:
@@ -121,6 +135,21 @@ class FaultyStore:
         error: What it raises; by default a `Fault`.
         die: Kill the process instead of raising; nothing is cleaned up.
         watch: Is shown each point that is come to, before it fails there.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DraftApproval
+        >>> from llama_index_hitl.runner import Runner
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> async def main():
+        ...     store = MemoryStore()
+        ...     for _ in range(2):
+        ...         runner = Runner(FaultyStore(store, at="park"), {"draft": DraftApproval()})
+        ...         try:
+        ...             await runner.start("draft", run_id="r", topic="mice", content="Small.")
+        ...         except Fault:
+        ...             return (await store.run("r")).status.value, len(await runner.pending())
+        >>> asyncio.run(main())
+        ('running', 0)
     """
 
     def __init__(
@@ -146,6 +175,9 @@ class FaultyStore:
 
     async def commit(self, commit: Commit) -> None:
         """Store a change, or fail.
+
+        Args:
+            commit: The change.
 
         Raises:
             Fault: This is the point.
@@ -192,6 +224,9 @@ def reach(place: str) -> None:
     """Name a place in code of your own, such as the middle of an effect, to be killed there.
 
     Does nothing in a process that is not to be killed at it.
+
+    Args:
+        place: Name of the place.
 
     Example:
         >>> async def pay():

@@ -53,6 +53,12 @@ class ToolCall(BaseModel):
         arguments: Arguments of the call, by name.
         id: Id of the call; where it is None, the script gives one such as `call_1_2`: the second
             tool call in the reply to the first call.
+
+    Example:
+        >>> llm = ScriptedLLM([ToolCall(name="refund", arguments={"amount": 40})])
+        >>> response = llm.chat([])
+        >>> llm.get_tool_calls_from_response(response)[0].tool_kwargs
+        {'amount': 40}
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +74,12 @@ class ToolCalls(BaseModel):
     Attributes:
         calls: The calls, at least one.
         text: What the model says beside them.
+
+    Example:
+        >>> both = [ToolCall(name="refund"), ToolCall(name="apologize")]
+        >>> response = ScriptedLLM([ToolCalls(calls=both, text="At once.")]).chat([])
+        >>> [call.tool_name for call in ScriptedLLM([]).get_tool_calls_from_response(response)]
+        ['refund', 'apologize']
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,6 +105,16 @@ class ScriptExhausted(AssertionError):
     It is an `AssertionError`, so that code which catches the `ValueError` of a malformed reply, to
     try again, does not catch it. A tool that calls the model may still have it turned into tool
     output by its agent; `ScriptedLLM.assert_exhausted` raises it again.
+
+    Example:
+        >>> llm = ScriptedLLM(["once"])
+        >>> str(llm.complete("Say it."))
+        'once'
+        >>> llm.complete("And again?")
+        Traceback (most recent call last):
+            ...
+        llama_index_hitl.testing.llm.ScriptExhausted: Call 2 of this ScriptedLLM has no reply;
+        its script holds 1. The call asked: 'And again?'
     """
 
 
@@ -126,6 +148,14 @@ class ScriptedLLM(FunctionCallingLLM):
     Raises:
         TypeError: Not exactly one of `replies` and `reply` is given, or a reply is of no kind that
             `Reply` lists.
+
+    Example:
+        >>> llm = ScriptedLLM(["Mice are small.", {"colour": "grey"}])
+        >>> str(llm.complete("Write about mice.")), str(llm.complete("Colour, as JSON?"))
+        ('Mice are small.', '{"colour": "grey"}')
+        >>> llm.prompts
+        ['Write about mice.', 'Colour, as JSON?']
+        >>> llm.assert_exhausted()
     """
 
     is_function_calling_model: bool = True

@@ -60,6 +60,15 @@ async def review_with_restarts(
             as it was; the message says for what, or what is different.
         UnserializableState: Something in the run would not survive.
         Exception: Whatever the run or a script raises.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import DocumentApproval
+        >>> async def main():
+        ...     erin = ScriptedReviewer([Approve(), Approve()], by="erin")
+        ...     text = {"topic": "mice", "content": "Mice are small."}
+        ...     return await review_with_restarts(DocumentApproval, erin, inputs=text)
+        >>> asyncio.run(main()).status.value
+        'approved'
     """
     if isinstance(make, Workflow):
         raise TypeError(

@@ -130,6 +130,9 @@ class ScriptedReviewer:
     def assert_asked(self, *gates: str) -> None:
         """Assert that they were asked at exactly these gates, in this order.
 
+        Args:
+            *gates: Names of the gates; `ask` for a question that was asked inline.
+
         Raises:
             AssertionError: They were not; the message says where they were.
         """
@@ -156,6 +159,17 @@ async def review_with(handler: WorkflowHandler, *reviewers: ScriptedReviewer) ->
         AssertionError: The run waits and nobody has an answer; the message says for what.
         TypeError: An argument is of another kind.
         Exception: Whatever the run or a script raises. The run is over in any case.
+
+    Example:
+        >>> from llama_index_hitl.prebuilt import IterativeReview
+        >>> async def main():
+        ...     erin = ScriptedReviewer([Revise(feedback="shorter"), Approve()], by="erin")
+        ...     flow = IterativeReview(llm=ScriptedLLM(["Mice are small.", "Mice."]))
+        ...     result = await review_with(flow.run(topic="mice"), erin)
+        ...     erin.assert_used_up()
+        ...     return result.subject.content
+        >>> asyncio.run(main())
+        'Mice.'
     """
     if not isinstance(handler, WorkflowHandler):
         raise TypeError(f"review_with takes what flow.run() returns, not {handler!r}")

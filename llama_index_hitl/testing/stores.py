@@ -29,20 +29,16 @@ class StoreConformance(CommitTests, ValueTests, ListTests, QueueTests, GrantTest
     module is imported.
 
     Example:
-        ```python
-        class TestMyStore(StoreConformance):
-            @pytest_asyncio.fixture
-            async def store(self, tmp_path):
-                store = MyStore(tmp_path / "data")
-                yield store
-                await store.close()
-
-            @pytest_asyncio.fixture
-            async def other(self, store, tmp_path):
-                other = MyStore(tmp_path / "data")
-                yield other
-                await other.close()
-        ```
+        >>> import pytest_asyncio
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> class TestMyStore(StoreConformance):
+        ...     @pytest_asyncio.fixture
+        ...     async def store(self):
+        ...         store = MemoryStore()  # yours
+        ...         yield store
+        ...         await store.close()
+        >>> sum(name.startswith("test_") for name in dir(TestMyStore)) > 100
+        False
     """
 
     pytestmark = pytest.mark.asyncio

@@ -129,6 +129,9 @@ def _parsed(
 ) -> Answer:
     request = stored.record.request
     if not isinstance(raw, str):
+        if raw.get("request_id", request.request_id) != request.request_id:
+            problem = FieldProblem("request_id", "this is the id of another request")
+            raise InvalidAnswer(request.request_id, [problem])
         raw = {name: value for name, value in raw.items() if name not in _GUARDS}
     parsed = parse_answer(
         request,

@@ -67,7 +67,9 @@ _STARTS: dict[str, Any] = {
     response_class=EventStream,
     status_code=200,
     summary="Start a run, and stream until people are needed",
-    responses=failing("unknown_workflow", "run_exists", "too_large", "invalid_start"),
+    responses=failing(
+        "unknown_workflow", "run_exists", "too_large", "invalid_start", "invalid_cursor"
+    ),
 )
 async def start_chat(
     request: Request,
@@ -101,7 +103,7 @@ async def start_chat(
     response_class=EventStream,
     status_code=200,
     summary="Answer, and stream until people are needed again",
-    responses=failing(*REFUSALS),
+    responses=failing(*REFUSALS, "invalid_cursor"),
 )
 async def continue_chat(
     request: Request,

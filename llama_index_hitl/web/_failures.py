@@ -126,6 +126,8 @@ _WORDS: Mapping[type[HitlError], str] = {
     errors.SnapshotError: "The run does not fit the code of its workflow any more.",
     errors.LeaseLost: "The run was taken over by another process. Look at it again.",
     errors.Conflict: "Somebody else was first. Look again, and try again.",
+    InvalidCursor: "This is not where a page of this list, or an event of this stream, has ended. "
+    "Give what the last one came with, or leave it out to begin anew.",
     errors.StoreError: "What is stored cannot be reached just now. Try again later.",
 }
 """What is said of errors whose own words are for those who run the server."""

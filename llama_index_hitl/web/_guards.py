@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from urllib.parse import urlsplit, urlunsplit
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
@@ -54,6 +55,7 @@ _HSTS = "max-age=31536000"  # a year; of other hosts of the domain nothing is sa
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _LINK = "/link/"
+_DIGITS = 18  # of an announced size; longer ones are not even read
 
 
 class GuardedApplication(FastAPI):
@@ -162,7 +164,7 @@ async def _body(scope: Scope, receive: Receive) -> bytes | Response | None:
         connection, 413, "too_large", f"This is too large: at most {most} bytes are taken."
     )
     announced = connection.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > most:
+    if announced.isdecimal() and (len(announced) > _DIGITS or int(announced) > most):
         return too_much
     parts: list[bytes] = []
     size, more = 0, True
@@ -274,12 +276,25 @@ class _Marked:
             # either whether a form comes from here.
             link = self._path.startswith(_LINK)
             headers[_REFERRER] = "strict-origin" if link else "same-origin"
+            if (location := headers.get("location")) is not None:
+                headers["Location"] = _without_host(location, self._connection)
             if is_https(self._connection):
                 headers["Strict-Transport-Security"] = _HSTS
             # A file may be kept, and is asked about before it is used.
             is_file = self._path.startswith("/static/") and message["status"] in (200, 206, 304)
             headers["Cache-Control"] = "no-cache" if is_file else "no-store"
         await self._send(message)
+
+
+def _without_host(location: str, connection: HTTPConnection) -> str:
+    """Return where a redirect leads without the host, where that is what the client has sent.
+
+    Routers make it of that; a sign-in of the host's own may well lead elsewhere.
+    """
+    parts = urlsplit(location)
+    if parts.netloc != connection.headers.get("host", ""):
+        return location
+    return urlunsplit(("", "", "/" + parts.path.lstrip("/"), parts.query, parts.fragment))
 
 
 def _refused(connection: HTTPConnection, status: int, kind: str, message: str) -> Response:

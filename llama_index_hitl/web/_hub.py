@@ -14,7 +14,7 @@ from workflows.events import Event
 
 from llama_index_hitl.errors import StoreError
 from llama_index_hitl.stores import InvalidCursor
-from llama_index_hitl.stores.protocol import Cursor, FeedEvent, Store, StoredRequest
+from llama_index_hitl.stores.protocol import Cursor, FeedEvent, Run, Store, StoredRequest
 
 T = TypeVar("T")
 
@@ -147,6 +147,10 @@ class Hub:
         return await self._shared(
             ("request", event.cursor), lambda: self._store.request(request_id)
         )
+
+    async def run(self, event: FeedEvent) -> Run | None:
+        """Return the run that an event is about, as it is stored now; it is shared likewise."""
+        return await self._shared(("run", event.cursor), lambda: self._store.run(event.run_id))
 
     async def patiently(self, read: Callable[[], Awaitable[T]]) -> T:
         """Read something, again and again while the store cannot be reached and the hub is open.

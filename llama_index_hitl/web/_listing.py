@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeAlias
@@ -13,6 +13,7 @@ from llama_index_hitl.stores.protocol import (
     Cursor,
     Page,
     RequestQuery,
+    Run,
     RunQuery,
     StoredRequest,
 )
@@ -24,7 +25,8 @@ View: TypeAlias = Literal["mine", "roles", "all"]
 """Whose requests to list.
 
 `mine`: open ones that the person can answer and has not, and closed ones that they answered or were
-asked; `roles`: the part of these that is for a role of theirs; `all`: everything that they see.
+asked; `roles`: the part of these that is for a role of theirs; `all`: everything that they see, and
+what the runs that they started ask others.
 """
 
 Standing: TypeAlias = Literal["open", "closed", "all"]
@@ -33,7 +35,8 @@ LOOKED_AT = 500
 """How many stored requests one page looks at, at most."""
 
 RUNS_LOOKED_AT = 200
-"""How many stored runs one page looks at, at most."""
+"""How many stored runs one page looks at, at most; and of how many that somebody has started, the
+newest, a page of requests has what they ask others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,7 @@ async def listed(
         priority=filters.priority,
         due_before=filters.due_before,
     )
+    started = await _started_by(site, person, filters)
     found: list[StoredRequest] = []
     left = LOOKED_AT
     while True:
@@ -98,7 +102,7 @@ async def listed(
         size = min(limit - len(found), left)
         page = await site.runner.store.requests(replace(query, limit=size, after=after))
         for stored in page:
-            shown = site.visibility.shown(person, stored)
+            shown = site.visibility.shown(person, stored, run=started.get(stored.run_id))
             if shown is not None and _fits(shown, filters, person):
                 found.append(shown)
         left -= max(1, len(page))
@@ -127,6 +131,18 @@ async def listed_runs(site: Site, person: Reviewer, query: RunQuery) -> Page[See
         after = page.after
         if after is None or len(found) >= query.limit or left <= 0:
             return Page(tuple(found), after)
+
+
+async def _started_by(site: Site, person: Reviewer, filters: Filters) -> Mapping[str, Run]:
+    """Return the runs, by id, of which somebody sees all requests because they are theirs."""
+    if filters.view != "all" or site.visibility.sees_all(person):
+        return {}
+    store = site.runner.store
+    if filters.run_id is not None:
+        run = await store.run(filters.run_id)
+        return {} if run is None else {run.run_id: run}
+    query = RunQuery(started_by=person.id, limit=RUNS_LOOKED_AT)
+    return {run.run_id: run for run in await store.runs(query)}
 
 
 def _entries(filters: Filters, person: Reviewer) -> tuple[str, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import JsonValue
@@ -30,18 +30,21 @@ class SeenRun:
         requests: Those of its requests that they see, as they see them.
         unseen: How many of its requests they do not see.
         masked: Whether what it said, came to and failed with is hidden from them.
+        held_up: Why it cannot go on with the code that runs here; empty: it can, or may not be
+            looked at here.
     """
 
     run: Run
     requests: tuple[StoredRequest, ...]
     unseen: int
     masked: bool
+    held_up: tuple[str, ...] = ()
 
     def view(self) -> RunView:
         """Return what is said of it."""
         is_open = RequestStatus.OPEN
         ids = tuple(s.request_id for s in self.requests if s.record.status is is_open)
-        view = run_view(self.run, ids)
+        view = run_view(self.run, ids).model_copy(update={"held_up": self.held_up})
         if view.error is None or not self.masked:
             return view
         return view.model_copy(update={"error": {"type": view.error.get("type"), "message": None}})
@@ -57,7 +60,26 @@ async def seen_run(site: Site, person: Reviewer, run_id: str) -> SeenRun:
     shown = None if run is None else await seeing(site, person, run)
     if shown is None:
         raise UnknownRun(run_id)
-    return shown
+    return replace(shown, held_up=await _held_up(site, shown))
+
+
+async def _held_up(site: Site, shown: SeenRun) -> tuple[str, ...]:
+    """Return what keeps a run from going on although nobody is asked anything any more.
+
+    An answer is taken whether or not the code still fits, and it is kept; without this its giver
+    would look at a run that waits for nobody, and nobody would know why.
+    """
+    run = shown.run
+    if run.status is not RunStatus.WAITING or run.workflow not in site.runner.workflows:
+        return ()
+    asked = await site.runner.store.requests(RequestQuery(run_id=run.run_id, limit=1))
+    if tuple(asked):
+        return ()
+    (check,) = await site.runner.check(run.run_id)
+    if check.verdict == "breaks" and shown.masked:
+        return ("It cannot be read.",)
+    return check.differences
+
 
 
 async def seeing(site: Site, person: Reviewer, run: Run) -> SeenRun | None:

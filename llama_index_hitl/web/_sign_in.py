@@ -62,7 +62,8 @@ class SignIn:
             # A program with an old token must not shut out the others at its address: that what
             # is tried is looked at makes nothing weaker, for no token can be guessed.
             return found.reviewer
-        keys = _keys(connection, token)
+        # Nor must it shut people out of the page: what programs try is counted by itself.
+        keys = [f"program {key}" for key in _keys(connection, token)]
         self._attempts.check(*keys)
         self._attempts.failed(*keys)
         return None

@@ -48,12 +48,10 @@ from llama_index_hitl.web._running import seen_run, start
 from llama_index_hitl.web._site import Site, site_of
 from llama_index_hitl.web._story import Said, Story
 from llama_index_hitl.web._streams import checked_place, on_one_line
+from llama_index_hitl.web.limits import nested_deeper
 from llama_index_hitl.web.people import signed_in
 
 router = APIRouter(prefix="/api")
-
-LONGEST = 1_000_000
-"""Bytes of one message."""
 
 _PATIENCE = 10
 """How many messages that make no sense are taken."""
@@ -217,6 +215,7 @@ class _Talk:
 
     async def _heard(self, wanted: str) -> dict[str, Any] | None:
         """Return the next message of a type; None: too many made no sense."""
+        limits = self._site.limits
         while self._nonsense < _PATIENCE:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
@@ -224,8 +223,10 @@ class _Talk:
             text = message.get("text")
             if text is None:
                 await self._refuse_nonsense("binary messages are not understood")
-            elif len(text.encode(errors="replace")) > LONGEST:
-                await self._refuse_nonsense(f"a message has {LONGEST} bytes at most")
+            elif len(sent := text.encode(errors="replace")) > limits.body:
+                await self._refuse_nonsense(f"a message has {limits.body} bytes at most")
+            elif nested_deeper(sent, limits.depth):
+                await self._refuse_nonsense("this is nested too deeply")
             else:
                 try:
                     found = json_in(text)

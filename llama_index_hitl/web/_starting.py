@@ -15,6 +15,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from workflows import Workflow
 from workflows.events import StartEvent
 
+from llama_index_hitl._text import without_example
 from llama_index_hitl.errors import FieldProblem, InvalidStart, UnknownWorkflow
 from llama_index_hitl.forms import FormField, fields_of_schema, parse_form, problems_of
 from llama_index_hitl.models import JsonObject, Reviewer
@@ -62,7 +63,7 @@ def start_form(site: Site, person: Reviewer, name: str) -> StartForm:
     schema = _schema_of(event)
     return StartForm(
         name=name,
-        description=inspect.cleandoc(type(workflow).__doc__ or ""),
+        description=without_example(inspect.cleandoc(type(workflow).__doc__ or "")),
         json_schema=schema,
         fields=fields_of_schema(schema),
         any_fields=not event.model_fields,

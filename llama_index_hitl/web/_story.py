@@ -108,7 +108,11 @@ async def _said_in_inbox(site: Site, person: Reviewer, event: FeedEvent) -> Said
     if event.request_id is None or event.kind in _UNTOLD:
         return None
     stored = await site.hub.request(event)
-    shown = None if stored is None else site.visibility.shown(person, stored)
+    if stored is None:
+        return None
+    shown = site.visibility.shown(person, stored)
+    if shown is None:  # unless it is theirs because the run is
+        shown = site.visibility.shown(person, stored, run=await site.hub.run(event))
     if shown is None:
         return None
     data = _about(site, person, event, shown)

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from llama_index_hitl.errors import NotSignedIn, StoreError, UnknownRun
 from llama_index_hitl.stores.protocol import Cursor, Store
+from llama_index_hitl.web._api._documented import RunId, failing
 from llama_index_hitl.web._running import seen_run
 from llama_index_hitl.web._site import site_of
 from llama_index_hitl.web._story import (
@@ -119,6 +120,7 @@ async def checked_place(
     response_class=EventStream,
     status_code=200,
     summary="What happens to requests, as it happens",
+    responses=failing("invalid_cursor"),
 )
 async def inbox_events(
     request: Request,
@@ -157,12 +159,15 @@ async def inbox_events(
     response_class=EventStream,
     status_code=200,
     summary="What happens in a run, as it happens",
-    responses={204: {"description": "The run is over, and you were told all of it."}},
+    responses={
+        204: {"description": "The run is over, and you were told all of it."},
+        **failing("unknown_run", "invalid_cursor"),
+    },
 )
 async def run_events(
     request: Request,
     person: Person,
-    run_id: str,
+    run_id: RunId,
     after: After = None,
     last_event_id: LastEventId = None,
 ) -> Response:

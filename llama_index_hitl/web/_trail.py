@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import AwareDatetime, Field
 
-from llama_index_hitl.audit import AuditKind, AuditRow, AuditSeal, seal_of, verify
+from llama_index_hitl.audit import AuditEntry, AuditKind, AuditRow, AuditSeal, seal_of, verify
 from llama_index_hitl.models import JsonObject, Reviewer, Value
 from llama_index_hitl.web._running import SeenRun, ids_of, seen_run
 from llama_index_hitl.web._site import Site
@@ -27,6 +27,18 @@ _NEVER_HIDDEN = frozenset(
     }
 )
 """Details that hold nothing of a subject."""
+
+_SAID_BY_PEOPLE = frozenset(
+    {
+        AuditKind.ANSWERED,
+        AuditKind.WITHDRAWN,
+        AuditKind.GRANT_REVOKED,
+        AuditKind.RETRIED,
+        AuditKind.CANCELLED,
+        AuditKind.SPOT_CHECKED,
+    }
+)
+"""What people give a reason for: their words are shown, those of rules and errors quote values."""
 
 
 class TrailRow(Value):
@@ -109,17 +121,26 @@ async def trail_of(site: Site, person: Reviewer, run_id: str) -> Trail:
     )
 
 
+def reason_of(entry: AuditEntry, *, hiding: bool) -> str:
+    """Return why something happened, as far as its reader may know.
+
+    Args:
+        entry: What happened.
+        hiding: Something is hidden from the reader that the reason may quote.
+    """
+    return "" if hiding and entry.kind not in _SAID_BY_PEOPLE else entry.reason
+
+
 def _row(row: AuditRow, run: SeenRun, visible: frozenset[str], hiding: set[str]) -> TrailRow:
     entry = row.entry
     about = entry.request_id
     # A row may be about a request that is stored no more, or never was.
     if about is not None and about not in visible and (run.unseen or run.masked):
         return TrailRow(number=row.number, hash=row.hash, shown=False)
-    reason, details = entry.reason, entry.details
-    if about in hiding or (about is None and run.masked):
+    details = entry.details
+    is_hiding = about in hiding or (about is None and run.masked)
+    if is_hiding:
         details = {name: value for name, value in details.items() if name in _NEVER_HIDDEN}
-        # The words of people are shown, those of errors may quote what was sent.
-        reason = "" if entry.kind in (AuditKind.REFUSED, AuditKind.FAILED) else reason
     return TrailRow(
         number=row.number,
         hash=row.hash,
@@ -130,6 +151,6 @@ def _row(row: AuditRow, run: SeenRun, visible: frozenset[str], hiding: set[str])
         role=entry.role,
         channel=entry.channel,
         digest=entry.digest,
-        reason=reason,
+        reason=reason_of(entry, hiding=is_hiding),
         details=details,
     )

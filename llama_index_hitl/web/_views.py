@@ -107,6 +107,8 @@ class RunView(Value):
     Attributes:
         error: What it failed with: type and message, never more.
         open_requests: Ids of what it waits for, as far as their reader may see them.
+        held_up: Why it does not go on although it was answered: how it differs from the code that
+            runs here, one sentence each. Looked at for one run, not for a list.
     """
 
     run_id: str
@@ -118,6 +120,7 @@ class RunView(Value):
     tags: tuple[str, ...]
     error: JsonObject | None = None
     open_requests: tuple[str, ...] = ()
+    held_up: tuple[str, ...] = ()
 
 
 def summary_of(stored: StoredRequest, person: Reviewer, now: datetime) -> RequestSummary:

@@ -12,6 +12,9 @@ from llama_index_hitl.clock import Clock, utc_now
 
 require("fastapi", extra="web", purpose="the web inbox")
 
+# Forms load this with the first of them: here, for where a library that it uses for formats is
+# installed, that takes seconds, in which a server at work would do nothing else.
+import jsonschema  # noqa: E402, F401
 from fastapi import FastAPI  # noqa: E402 - the missing extra is told first
 
 from llama_index_hitl.progress import keep_progress  # noqa: E402
@@ -79,7 +82,17 @@ def create_app(
     """Return the application: pages, API and streams, without globals.
 
     It can be served by itself, or mounted under any path of another application; there it starts
-    what it needs with the first request.
+    what it needs with the first request. Nobody tells it there that the server stops, and what it
+    has begun ends with the event loop; to end it in good order, hold its lifespan within yours:
+
+        @asynccontextmanager
+        async def lifespan(app):
+            async with reviews.router.lifespan_context(reviews):
+                yield
+
+    If its process dies, requests, answers, claims and links are in the store, and any process that
+    `works` goes on with the runs. Lost are the counts of failed sign-ins, and sessions where no
+    `secrets` are given.
 
     Args:
         runner: Starts runs, takes answers, reads the store; it stays yours to close. What its runs
@@ -103,6 +116,20 @@ def create_app(
 
     Raises:
         WeakSecret: A secret is too short.
+
+    Example:
+        >>> import httpx
+        >>> from llama_index_hitl.runner import Runner
+        >>> from llama_index_hitl.stores import MemoryStore
+        >>> tokens = NamedTokens({"hitl_" + "t" * 32: Reviewer(id="erin")})
+        >>> app = create_app(Runner(MemoryStore()), authenticate=tokens, works=False)
+        >>> async def main():
+        ...     headers = {"Authorization": "Bearer hitl_" + "t" * 32}
+        ...     transport = httpx.ASGITransport(app)
+        ...     async with httpx.AsyncClient(transport=transport, headers=headers) as client:
+        ...         return (await client.get("http://127.0.0.1/api/requests")).json()["items"]
+        >>> asyncio.run(main())
+        []
     """
     limits = limits or Limits()
     sign_in = None

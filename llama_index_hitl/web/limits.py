@@ -16,7 +16,9 @@ from llama_index_hitl.errors import TooMany
 from llama_index_hitl.models import Reviewer
 
 _REMEMBERED = 10_000  # addresses and tokens; behind that the one that failed longest ago is dropped
-_NOTICEABLE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# A string that never ends goes to the end: to look for its end again behind each quote in it would
+# take time that grows with the square of the body.
+_NOTICEABLE = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +26,8 @@ class Limits:
     """How much one client may send, try and hold open. Each process counts for itself.
 
     Attributes:
-        body: Bytes of a request's body, at most.
-        depth: How deeply a JSON body may be nested.
+        body: Bytes of a request's body, or of a message over a socket, at most.
+        depth: How deeply JSON in these may be nested.
         failed_sign_ins: How many sign-ins of one address, or with one token, may fail within the
             window, before more are refused until the first of them is out of it. The address is
             the one that the server sees: behind a proxy, let the server trust the proxy's
@@ -35,6 +37,15 @@ class Limits:
 
     Raises:
         ValueError: One of them is below 1, or the window is not positive.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> Limits(failed_sign_ins=5, window=timedelta(minutes=15)).failed_sign_ins
+        5
+        >>> Limits(streams=0)
+        Traceback (most recent call last):
+            ...
+        ValueError: the limit streams must be at least 1
     """
 
     body: int = 1 << 20  # 1 MiB

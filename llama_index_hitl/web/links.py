@@ -64,6 +64,14 @@ class AnswerLinks:
     Raises:
         WeakSecret: There is no secret, or one is too short.
         ValueError: `base_url` is no address of a web site, or `valid_for` is not positive.
+
+    Example:
+        >>> from llama_index_hitl.lifecycle import open_record
+        >>> links = AnswerLinks(["s" * 32], "https://example.com/reviews")
+        >>> request = ReviewRequest(request_id="r-1", title="Publish?", created_at=utc_now())
+        >>> url = links.url_for(open_record(request), "erin", decision=DecisionKind.APPROVE)
+        >>> url.startswith("https://example.com/reviews/")
+        True
     """
 
     def __init__(
@@ -93,15 +101,15 @@ class AnswerLinks:
         record: ReviewRecord,
         person: Reviewer | str,
         *,
-        decision: DecisionKind | None = None,
+        decision: DecisionKind | str | None = None,
     ) -> str:
         """Return a link for one person to one request.
 
         Args:
             record: The request.
             person: For whom; a plain id stands for a person without roles of their own.
-            decision: The decision to suggest, which the request must allow; it still has to be
-                confirmed. None: none.
+            decision: The decision to suggest, such as `approve`, which the request must allow; it
+                still has to be confirmed. None: none.
 
         Raises:
             ValueError: The request does not allow that decision.
@@ -118,13 +126,16 @@ class AnswerLinks:
                 "person": reviewer.id,
                 "roles": list(reviewer.roles),
                 "until": int((self._clock() + self._valid_for).timestamp()),
-                "decision": decision and decision.value,
+                "decision": None if decision is None else DecisionKind(decision).value,
             }
         )
         return f"{self._base}/link/{token}"
 
     def read(self, token: str) -> Link | None:
         """Return what a link says; None: it is none, or was signed with a secret unknown here.
+
+        Args:
+            token: The last part of the link.
 
         Raises:
             LinkInvalid: Its time is over.
@@ -148,9 +159,18 @@ class AnswerLinks:
         )
 
     def form_token(self, token: str) -> str:
-        """Return what proves that a form comes from the page of a link."""
+        """Return what proves that a form comes from the page of a link.
+
+        Args:
+            token: The last part of the link.
+        """
         return self._forms.signature(token)
 
     def is_from(self, token: str, form_token: str) -> bool:
-        """Tell whether a form comes from the page of a link."""
+        """Tell whether a form comes from the page of a link.
+
+        Args:
+            token: The last part of the link.
+            form_token: What the form has sent.
+        """
         return self._forms.fits(token, form_token)

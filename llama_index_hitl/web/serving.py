@@ -1,11 +1,17 @@
-"""Serves the application: one process, one port, until it is told to stop."""
+"""Serves the application: one process, one port, until it is told to stop.
+
+- `serve`: until the process is told to stop;
+- `serving`: while a block of code lasts, in a notebook or a test.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from types import FrameType
 
 from llama_index_hitl._extras import require
@@ -85,6 +91,52 @@ async def serve(
         CannotListen: Somebody else is there, or this may not be done here.
     """
     with listen(host, port) as listening:
+        server = _Server(app, root_path=root_path, access_log=access_log)
+        if ready is not None:
+            ready(url_of(listening, root_path))
+        await server.serve(sockets=[listening])
+
+
+@asynccontextmanager
+async def serving(
+    app: FastAPI, *, host: str = "127.0.0.1", port: int = 0, root_path: str = ""
+) -> AsyncIterator[str]:
+    """Serve an application while a block lasts, beside what else runs on this event loop.
+
+    For notebooks and tests: signals stay whose they are, and at the end of the block it stops as
+    `serve` does. Runs and requests stay in the store.
+
+    Args:
+        app: The application, of `create_app` or any other.
+        host: The address to listen at.
+        port: The port; 0: any that is free.
+        root_path: Where a proxy in front of it shows it, such as `/reviews`.
+
+    Yields:
+        The address to open in a browser on this machine, with a slash at its end.
+
+    Raises:
+        CannotListen: Somebody else is there, or this may not be done here.
+
+    Example:
+        async with serving(create_app(runner, authenticate=who)) as url:
+            ...
+    """
+    with listen(host, port) as listening:
+        server = _Beside(app, root_path=root_path)
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            # Until it takes them, connections wait.
+            yield url_of(listening, root_path)
+        finally:
+            server.should_exit = True
+            await task
+
+
+class _Server(uvicorn.Server):
+    """Ends streams first: each of them would be waited for to the end of the grace."""
+
+    def __init__(self, app: FastAPI, *, root_path: str, access_log: bool = False) -> None:
         config = uvicorn.Config(
             app,
             root_path=root_path,
@@ -95,18 +147,8 @@ async def serve(
             timeout_graceful_shutdown=GRACE,
             ws="websockets-sansio",
         )
-        server = _Server(config, app.state.site)
-        if ready is not None:
-            ready(url_of(listening, root_path))
-        await server.serve(sockets=[listening])
-
-
-class _Server(uvicorn.Server):
-    """Ends streams first: each of them would be waited for to the end of the grace."""
-
-    def __init__(self, config: uvicorn.Config, site: Site) -> None:
         super().__init__(config)
-        self._site = site
+        self._site: Site | None = getattr(app.state, "site", None)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop; the signal is not raised again afterwards, for to be stopped is no failure."""
@@ -116,5 +158,14 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End what follows the store, then the connections."""
-        await self._site.hub.close()
+        if self._site is not None:
+            await self._site.hub.close()
         await super().shutdown(sockets)
+
+
+class _Beside(_Server):
+    """Stops at the end of a block; signals are for whoever has begun it."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Leave them alone."""
+        return nullcontext()

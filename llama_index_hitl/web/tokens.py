@@ -72,6 +72,8 @@ class NamedTokens:
     counts from the next request on. It holds no token, only what is needed to know one. Who may
     write it may sign in as anybody: it is made so that only its owner can.
 
+    What is added to a file, or revoked in it, survives a crash as soon as the method returns.
+
     Args:
         tokens: A file, which need not be there yet; or reviewers by token, which hold for as long
             as this object lives.
@@ -79,6 +81,14 @@ class NamedTokens:
 
     Raises:
         TokenError: A token is shorter than 32 characters, or a name has two.
+
+    Example:
+        >>> tokens = NamedTokens("tokens.json")
+        >>> token = tokens.add("erin", roles=["editor"])  # shown this once
+        >>> tokens.find(token).reviewer
+        Reviewer(id='erin', roles=('editor',), name=None, kind='human')
+        >>> tokens.revoke("erin").name, tokens.find(token)
+        ('erin', None)
     """
 
     def __init__(
@@ -106,6 +116,9 @@ class NamedTokens:
             name: Id of the person, or program.
             roles: Their roles, without the `role:` prefix.
 
+        Returns:
+            The token, `hitl_` and 43 characters.
+
         Raises:
             TokenError: The name has a token, or the file is damaged.
             ValueError: A name or role is none.
@@ -119,6 +132,12 @@ class NamedTokens:
 
     def revoke(self, name: str) -> NamedToken:
         """Let a token count for nothing from now on; sessions that began with it end, too.
+
+        Args:
+            name: Id of the person, or program.
+
+        Returns:
+            What was kept of it.
 
         Raises:
             TokenError: The name has none, or the file is damaged.
@@ -145,6 +164,9 @@ class NamedTokens:
     def find(self, token: str) -> NamedToken | None:
         """Return whom a token stands for; None: nobody.
 
+        Args:
+            token: The token, as it was sent.
+
         Raises:
             TokenError: The file is damaged.
         """
@@ -156,6 +178,9 @@ class NamedTokens:
 
     def named(self, name: str) -> NamedToken | None:
         """Return the token of a name; None: it has none.
+
+        Args:
+            name: Id of the person, or program.
 
         Raises:
             TokenError: The file is damaged.

@@ -22,6 +22,14 @@ class Visibility:
     Args:
         admins: Entries, ids and `role:...`, of those who see and may do everything.
         auditors: Entries of those who see everything.
+
+    Example:
+        >>> class WithoutSalaries(Visibility):
+        ...     def hidden_fields(self, person, request):
+        ...         return () if self.is_admin(person) else ("employee.salary",)
+        >>> request = ReviewRequest(request_id="r-1", title="Hire?", created_at=utc_now())
+        >>> WithoutSalaries(admins=["role:hr"]).hidden_fields(Reviewer(id="erin"), request)
+        ('employee.salary',)
     """
 
     def __init__(
@@ -34,17 +42,29 @@ class Visibility:
         self._auditors = frozenset(auditors)
 
     def is_admin(self, person: Reviewer) -> bool:
-        """Tell whether somebody may do everything."""
+        """Tell whether somebody may do everything.
+
+        Args:
+            person: Who it is.
+        """
         return not self._admins.isdisjoint(entries_for(person))
 
     def sees_all(self, person: Reviewer) -> bool:
-        """Tell whether somebody sees everything."""
+        """Tell whether somebody sees everything.
+
+        Args:
+            person: Who it is.
+        """
         return self.is_admin(person) or not self._auditors.isdisjoint(entries_for(person))
 
     def sees_request(self, person: Reviewer, stored: StoredRequest) -> bool:
         """Tell whether somebody sees a request: they are asked, have answered, or it is theirs.
 
-        Lists have what this lets them see; whoever started the run that asks sees it there, too.
+        Whoever started the run that asks sees it, too, see `shown`.
+
+        Args:
+            person: Who wants to see it.
+            stored: The request.
         """
         record = stored.record
         asked = {*record.policy.reviewers, *record.request.policy.reviewers}
@@ -71,7 +91,12 @@ class Visibility:
         )
 
     def may_start(self, person: Reviewer, workflow: str) -> bool:
-        """Tell whether somebody may start runs of a workflow; everybody may."""
+        """Tell whether somebody may start runs of a workflow; everybody may.
+
+        Args:
+            person: Who wants to start it.
+            workflow: Name under which the runner knows the workflow.
+        """
         return True
 
     def may_act(
@@ -105,6 +130,10 @@ class Visibility:
         and comments are people's: they are shown as they are. Keep what must be hidden out of them,
         or override `shown`. The digest is that of the whole request: whoever sees all the rest of
         it can find out whether a guess at a hidden value is right.
+
+        Args:
+            person: Who wants to see the request.
+            request: The request.
         """
         return ()
 

@@ -1,5 +1,6 @@
 """Guarded tools in each kind of agent; what agents remember survives the wait."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from workflows import Context, Workflow
 from llama_index_hitl import Approve, Reject
 from llama_index_hitl.agents import require_approval
 from llama_index_hitl.errors import RejectedTooOften
+from llama_index_hitl.testing import ScriptedReviewer, review_with
 from llama_index_hitl.testing.llm import ScriptedLLM, ToolCall
 
 pytestmark = agent_tests
@@ -323,6 +325,27 @@ async def test_the_same_memory_goes_on_in_the_next_run(start: Any) -> None:
     assert bank.paid == [("Alice", 1)] * 2
     assert "Paid once." in request.evidence[0].body
     assert set(results(make.llm.calls[-1])) == {"c1", "c2"}
+
+
+class SlowerAtFirst(ChatMemoryBuffer):
+    """A memory of which each read takes less time than the one before."""
+
+    reads: int = 0
+
+    async def aget_all(self) -> Any:
+        self.reads += 1
+        for _ in range(100 // self.reads):
+            await asyncio.sleep(0)
+        return await super().aget_all()
+
+
+async def test_calls_are_asked_about_in_order_however_long_a_memory_takes() -> None:
+    calls = [call("pay", name, to=name, amount=1) for name in ("Alice", "Bob", "Cleo")]
+    make = agent([require_approval(Bank().pay)], calls, "Done.")
+    memory = SlowerAtFirst.from_defaults(token_limit=10_000)
+    erin = ScriptedReviewer([Reject()] * 3, by="erin")
+    await review_with(make().run(user_msg="Go.", memory=memory), erin)
+    assert [arguments(request)["to"] for request in erin.asked] == ["Alice", "Bob", "Cleo"]
 
 
 async def test_a_tool_that_is_shared_by_agents_and_runs_asks_in_each(start: Any) -> None:

@@ -214,7 +214,7 @@ async def test_time_runs_on_the_page_and_votes_are_counted_on_it(
     await window.page.clock.install()
     page = await window.opens(f"/requests/{payment.request_id}")
     article = page.get_by_role("article")
-    await expect(article.get_by_text("1 h left")).to_be_visible()
+    await expect(article.get_by_text("1 h 59 min left")).to_be_visible()
     await page.clock.run_for(timedelta(hours=1, minutes=30) / timedelta(milliseconds=1))
     await expect(article.get_by_text("29 min left")).to_be_visible()
 

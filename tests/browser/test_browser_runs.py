@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from desk import Desk
+from desk import Desk, person
 from desk_flows import Paced
 from playwright.async_api import expect
 from served import SEARCHED
 from windows import Windows
+
+from llama_index_hitl.models import Reject
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -59,17 +61,18 @@ async def test_the_report_of_the_demo_from_topic_to_report(
         await expect(story).to_contain_text("Researching Paper boats")
         await expect(story).to_contain_text("(3 of 3)")
         await page.get_by_role("link", name="Review and decide").click()
-        await expect(page.get_by_role("heading", name="Research on Paper boats")).to_be_visible()
         await expect(page.get_by_role("heading", name="What is known")).to_be_visible()
 
         await page.get_by_role("button", name="Send back").click()
         await page.get_by_label("Feedback", exact=True).fill("Say how long they float")
         decide = page.get_by_role("region", name="Decide")
         await decide.get_by_role("button", name="Send back", exact=True).click()
-        await expect(page.get_by_text("On record: you")).to_be_visible()
+        await expect(page.get_by_text("Your answer is on record.")).to_be_visible()
 
         # The next draft is offered where the last one was, with what has changed.
-        await page.get_by_role("link", name="Research on Paper boats").last.click()
+        now = page.get_by_role("region", name="Where it stands")
+        await expect(now).to_contain_text("revision 2")
+        await now.get_by_role("link", name="Review and decide").click()
         await expect(page.get_by_role("article")).to_contain_text("Revision 2")
         await expect(page.get_by_role("region", name="Changed since revision 1")).to_contain_text(
             "Say how long they float"
@@ -79,13 +82,56 @@ async def test_the_report_of_the_demo_from_topic_to_report(
         )
         await page.get_by_role("button", name="Approve").click()
         await decide.get_by_role("button", name="Approve", exact=True).click()
-        await page.get_by_role("link", name="See the run").click()
         await expect(page.get_by_role("heading", name="Report: Paper boats")).to_be_visible()
 
         await page.get_by_role("link", name="Audit trail").click()
         await expect(page.get_by_text("Intact.")).to_be_visible()
         await expect(page.get_by_role("table")).to_contain_text("Say how long they float")
         await window.close()
+
+
+async def test_a_question_is_answered_on_the_page_of_its_run(desk: Desk, windows: Windows) -> None:
+    asked = await desk.ask("payment", amount=40, recipient="Ann")
+    window = await desk.sign_in(windows, "alice")
+    page = await window.opens(f"/runs/{asked.request.run_id}")
+    now = page.get_by_role("region", name="Where it stands")
+    opening = now.get_by_role("link", name="Review and decide")
+    await opening.click()
+    article = page.get_by_role("article", name="Pay 40 to Ann")
+    await expect(article).to_contain_text("Two chairs")
+    await expect(opening).to_be_hidden()
+    await page.get_by_role("button", name="Close the request").click()
+    await expect(opening).to_be_focused()
+
+    # Its address is that of the run, and what others do is told beside what is being typed.
+    await opening.click()
+    await article.get_by_role("button", name="Edit").click()
+    await page.get_by_label("Amount").fill("45")
+    await desk.runner.claim(asked.request_id, by=person("bob"))
+    await expect(article.get_by_text("This request has changed.")).to_be_visible()
+    await expect(page.get_by_label("Amount")).to_have_value("45")
+    await page.get_by_role("button", name="Preview the change").click()
+    await page.get_by_role("button", name="Approve with this edit").click()
+    await expect(page.get_by_role("heading", name="Result")).to_be_visible()
+    await expect(page.get_by_text("Paid 45 to Ann.")).to_be_visible()
+    await expect(article).to_be_hidden()
+    assert page.url.endswith(f"/runs/{asked.request.run_id}")
+
+
+async def test_who_was_too_late_on_the_page_of_a_run_sees_who_was_first(
+    desk: Desk, windows: Windows
+) -> None:
+    asked = await desk.ask("note", text="Tea")
+    window = await desk.sign_in(windows, "alice")
+    page = await window.opens(f"/runs/{asked.request.run_id}")
+    window.expect_trouble("status of 409")
+    await page.get_by_role("link", name="Review and decide").click()
+    article = page.get_by_role("article", name="Note: Tea")
+    await article.get_by_role("button", name="Approve").click()
+    await desk.runner.answer(asked.request_id, Reject(), by=person("bob"))
+    form = page.get_by_role("form", name="Approve")
+    await form.get_by_role("button", name="Approve", exact=True).click()
+    await expect(article).to_contain_text("bob was first: this is rejected")
 
 
 async def test_a_page_that_is_loaded_again_in_mid_run_goes_on_where_it_was(

@@ -20,7 +20,7 @@ from playwright.async_api import (
     expect,
 )
 
-PATIENCE = 10_000
+PATIENCE = 30_000
 """Milliseconds that something on a page is waited for: the machines of tests are busy ones."""
 
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}

@@ -110,3 +110,10 @@ async def test_silence_is_no_approval(tmp_path):
         await desk.answer(Approve())
     assert await desk.after() is None
     assert ((await desk.result()).status, paid) == (ResultStatus.EXPIRED, [])
+
+
+async def test_without_a_clock_of_its_own_it_goes_by_that_of_the_runner(tmp_path):
+    desk = Desk(tmp_path, lambda _: Refunds([], reviewers="erin", deadline=timedelta(hours=2)))
+    request = await desk.start(action="Process refund", details=DETAILS)
+    assert request.created_at == desk.clock()
+    assert await desk.after(hours=2) is None

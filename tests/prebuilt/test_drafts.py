@@ -46,6 +46,8 @@ from llama_index_hitl.prebuilt import (
 from llama_index_hitl.prebuilt._base import decisions_in, status_of
 from llama_index_hitl.prebuilt.drafts import Drafted, DraftStart
 from llama_index_hitl.rules import always
+from llama_index_hitl.runner import Runner
+from llama_index_hitl.stores import MemoryStore
 from llama_index_hitl.testing import ManualClock, ScriptedLLM, ScriptedReviewer, review_with
 
 AWKWARD = "50 % of {users} say {{yes}}: %s %(a)s {0} $x \\n"
@@ -180,6 +182,14 @@ async def test_the_clock_of_the_workflow_dates_the_request():
     person = erin(Approve(), clock=clock)
     await review_with(DraftApproval(clock=clock).run(topic="x", content="y"), person)
     assert person.asked[0].created_at == clock()
+
+
+async def test_without_one_the_clock_of_the_runner_does():
+    clock = ManualClock()
+    runner = Runner(MemoryStore(), {"draft": DraftApproval()}, clock=clock)
+    await runner.start("draft", topic="x", content="y")
+    (asked_for,) = await runner.pending()
+    assert asked_for.request.created_at == clock()
 
 
 # --- drafts until one is good -------------------------------------------------------------------

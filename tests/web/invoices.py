@@ -51,7 +51,11 @@ class Invoice(Event):
 
 
 class InvoiceFlow(Workflow):
-    """Pays an invoice when finance has approved it."""
+    """Pays an invoice when finance has approved it.
+
+    Example:
+        >>> InvoiceFlow().run(supplier="Ann", amount=40)
+    """
 
     @step
     async def enter(self, ev: InvoiceStart | Revision) -> Invoice:

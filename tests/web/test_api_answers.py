@@ -7,13 +7,16 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from invoices import Desk, failure, fields
 
 from llama_index_hitl import Reviewer
 from llama_index_hitl.authorizers import Action
+from llama_index_hitl.errors import StoreError
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import MemoryStore
+from llama_index_hitl.stores.protocol import Commit
 from llama_index_hitl.testing import ManualClock
 from llama_index_hitl.web import create_app
 
@@ -332,6 +335,52 @@ async def test_of_several_answers_each_counts_by_itself(desk: Desk) -> None:
         0,
         0,
     ]
+
+
+class Failing(MemoryStore):
+    """Cannot be reached any more after so many changes."""
+
+    left = 1_000
+
+    async def commit(self, commit: Commit) -> None:
+        if self.left == 0:
+            raise StoreError("db.example:5432 is gone")
+        self.left -= 1
+        await super().commit(commit)
+
+
+class TestFailing:
+    @pytest.fixture
+    def web_store(self) -> Failing:
+        return Failing()
+
+    async def test_what_was_taken_before_the_store_was_lost_is_told(
+        self, desk: Desk, web_store: Failing
+    ) -> None:
+        requests = [(await desk.start("invoice"))[1] for _ in range(4)]
+        web_store.left = 1
+        response = await desk.post(ALICE, "/answers", {"answers": [item(r) for r in requests[:2]]})
+        items = response.json()["items"]
+        assert [one["status"] for one in items] == [200, 503]
+        assert items[1]["error"]["type"] == "unavailable"
+        web_store.left = 1
+        listed = [f"{request['request_id']} {request['digest']}" for request in requests[2:]]
+        page = await desk.client_of(ALICE).post("/bulk", data={"item": listed})
+        assert page.status_code == 200
+        assert page.text.count("Approved.") == 1
+        assert page.text.count("cannot be reached") == 1
+        assert "db.example" not in page.text + response.text
+        web_store.left = 1_000
+        await desk.settled()
+
+
+async def test_a_body_that_names_another_request_is_refused(desk: Desk) -> None:
+    (_, one), (_, other) = [await desk.start("invoice") for _ in range(2)]
+    error = failure(
+        await desk.answer(ALICE, one, request_id=other["request_id"]), 422, "invalid_answer"
+    )
+    assert fields(error) == ["request_id"]
+    assert (await desk.answer(ALICE, one, request_id=one["request_id"])).status_code == 200
 
 
 async def test_several_answers_again_get_the_same_receipts(desk: Desk) -> None:

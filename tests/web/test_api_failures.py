@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -12,9 +14,14 @@ import pytest
 from durable import NOON
 from fastapi import FastAPI
 from invoices import Desk, failure
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from llama_index_hitl import errors
+from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import MemoryStore, StoredRequest
+from llama_index_hitl.testing import ManualClock
+from llama_index_hitl.web import create_app
 from llama_index_hitl.web._failures import failure_of
 from llama_index_hitl.web._views import json_of
 
@@ -78,6 +85,29 @@ async def test_it_is_told_likewise_wherever_the_application_is_mounted(app: Fast
         assert listed.json() == {"items": [], "after": None}
         unknown = await client.get("/our/reviews/api/runs/x", headers=signed_in)
         failure(unknown, 404, "unknown_run")
+
+
+async def test_what_was_begun_below_another_application_is_ended_with_it(
+    runner: Runner, clock: ManualClock
+) -> None:
+    reviews = create_app(runner, authenticate=lambda _: None, clock=clock)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with reviews.router.lifespan_context(reviews):
+            yield
+
+    outer = Starlette(routes=[Mount("/reviews", reviews)], lifespan=lifespan)
+    async with outer.router.lifespan_context(outer):
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(outer), base_url="http://reviews.test"
+        ) as client:
+            assert (await client.get("/reviews/api/health")).status_code == 200
+        rounds = reviews.state.site.worker._rounds
+        assert not any(task.done() for task in rounds)
+    assert rounds
+    assert all(task.done() for task in rounds)
+    assert reviews.state.site.hub.closed
 
 
 class Unwell(MemoryStore):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
 
@@ -25,6 +25,8 @@ from llama_index_hitl.models import GrantOffer, RequestStatus, ReviewPolicy, Rev
 from llama_index_hitl.stores.protocol import Commit, StoredRequest
 from llama_index_hitl.testing import ManualClock
 from llama_index_hitl.web import Visibility
+from llama_index_hitl.web._pages import workflow_title
+from llama_index_hitl.web._pages._filters import time_tag
 
 FINANCE, OTHER, ADMIN, EVE = "bob:finance", "carol:finance", "root:admin", "eve"
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
@@ -183,6 +185,30 @@ async def test_rows_say_how_requests_stand(desk: Desk, bob: Browser, clock: Manu
     clock.advance(timedelta(hours=5))
     row = (await bob.get("/")).one("li", class_="row-overdue")
     assert row.one("time", data_time="deadline").text == "1 h overdue"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "words"),
+    [
+        (timedelta(hours=1, minutes=59, seconds=57), "1 h 59 min left"),
+        (timedelta(hours=12, minutes=59), "12 h left"),
+        (timedelta(days=1, hours=23, minutes=59), "1 d 23 h left"),
+        (timedelta(seconds=61), "1 min left"),
+        (timedelta(0), "0 s overdue"),
+        (-timedelta(hours=2, minutes=5), "2 h 5 min overdue"),
+    ],
+)
+def test_a_deadline_says_its_minutes_when_it_is_near(ahead: timedelta, words: str) -> None:
+    now = datetime(2026, 3, 2, tzinfo=UTC)
+    assert f">{words}</time>" in time_tag(now + ahead, now, "deadline")
+
+
+async def test_a_workflow_is_called_as_it_is_registered(desk: Desk, bob: Browser) -> None:
+    await desk.start(supplier="Acme", amount=1200)
+    row = (await bob.get("/")).one("span", class_="row-where")
+    assert row.text == "Invoice \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} Approval"
+    elsewhere = workflow_title({}, "shop.orders.InvoiceFlow")
+    assert elsewhere == "Invoice Flow"
 
 
 async def test_long_lists_come_in_pages(desk: Desk, bob: Browser, clock: ManualClock) -> None:
@@ -403,6 +429,19 @@ async def test_an_answer_to_something_else_than_what_is_shown_is_not_counted(
     _, request = await desk.start()
     page = await bob.decide({**request, "digest": "0" * 64}, 409, decision="approve")
     assert page.one("div", data_message="").words.startswith("This has changed")
+    assert await status_of(desk, request) == "open"
+
+
+async def test_an_answer_that_does_not_say_what_was_seen_is_not_counted(
+    desk: Desk, bob: Browser
+) -> None:
+    _, request = await desk.start()
+    path = f"/requests/{request['request_id']}/answer"
+    page = await bob.send(path, 409, decision="approve")
+    assert "This has changed" in page.text
+    await bob.send(path, 409, decision="approve", digest="")
+    page = await bob.send("/bulk", 200, item=[request["request_id"]])
+    assert "Approved." not in page.text
     assert await status_of(desk, request) == "open"
 
 

@@ -21,9 +21,10 @@ from workflows.events import Event, StartEvent, StopEvent
 from llama_index_hitl import Approved, Rejected, Review, Revision
 from llama_index_hitl.audit import AuditRow
 from llama_index_hitl.models import Reviewer, ReviewRequest
+from llama_index_hitl.rules import rule
 from llama_index_hitl.runner import Runner
 from llama_index_hitl.stores import MemoryStore
-from llama_index_hitl.web import Visibility
+from llama_index_hitl.web import Visibility, create_app
 
 ALICE, BOB, ROOT, EVE = "alice", "bob:legal", "root:admin", "eve"
 HOSTILE = "<script>alert(1)</script>"
@@ -92,6 +93,32 @@ class FreeFlow(Workflow):
         return StopEvent(result=dict(ev.items()))
 
 
+class Checked(Approved):
+    """A rule has let it pass."""
+
+
+class RuledFlow(Workflow):
+    """Says what a salary is, has a rule and then people approve it, and fails with it."""
+
+    @step
+    async def write(self, ctx: Context, ev: StartEvent) -> Memo:
+        ctx.write_event_to_stream(Said(message="The salary is 7000"))
+        return Memo(topic="mice", draft=Text(text="On mice"))
+
+    check = Review(
+        Memo,
+        subject="draft",
+        reviewers="role:legal",
+        when=rule("small", lambda _: True, then="approve", reason="7000 is not much"),
+        approved=Checked,
+    )
+    approval = Review(Checked, reviewers="role:legal")
+
+    @step
+    async def pay(self, ev: Approved) -> StopEvent:
+        raise ConnectionError("7000 could not be paid")
+
+
 class FragileFlow(Workflow):
     """Fails as long as it is told to."""
 
@@ -116,7 +143,7 @@ class Picky(Visibility):
 
 @pytest.fixture
 def workflows() -> Mapping[str, type[Workflow]]:
-    return {"memo": MemoFlow, "free": FreeFlow, "fragile": FragileFlow}
+    return {"memo": MemoFlow, "free": FreeFlow, "fragile": FragileFlow, "ruled": RuledFlow}
 
 
 @pytest.fixture
@@ -383,6 +410,25 @@ async def test_from_whom_something_is_hidden_the_result_is_too(browser_of: Any, 
     assert "<strong>mice</strong>" not in page
 
 
+async def test_what_rules_errors_and_the_run_said_is_hidden_with_it(
+    browser_of: Any, desk: Any, runner: Runner
+) -> None:
+    alice, carol = browser_of(ALICE), browser_of("carol:legal")
+    place = await alice.start("ruled")
+    (asked,) = (await desk.get(BOB, "/requests")).json()["items"]
+    answer = {"decision": "approve", "digest": asked["digest"]}
+    await desk.post(BOB, f"/requests/{asked['request_id']}/answer", answer)
+    await alice.settled()
+    paths = [place, f"{place}/live", f"{place}/audit", f"{place}/audit.jsonl", f"/api{place}/audit"]
+    seen = "".join([await browser_of(BOB).get(path) for path in paths])
+    for said in ("The salary is 7000", "7000 is not much", "7000 could not be paid"):
+        assert said in seen
+    for path in paths:
+        page = await carol.get(path)
+        assert "7000" not in page, path
+    assert "Said" in text_of(await carol.get(place))
+
+
 # --------------------------------------------------------------------------- list
 
 
@@ -402,8 +448,8 @@ async def test_runs_are_listed_by_what_is_looked_for(browser_of: Any) -> None:
     assert await found(alice, "status=failed") == {fragile}
     assert await found(bob, "mine=true") == {free}
     assert await found(alice, "tag=none") == set()
-    assert "Waits for you" in await bob.get("/runs")
-    assert "Waits for you" not in await alice.get("/runs")
+    assert "Waiting for you" in await bob.get("/runs")
+    assert "Waiting for you" not in await alice.get("/runs")
 
 
 async def test_older_runs_are_on_further_pages(
@@ -516,3 +562,52 @@ async def test_pages_work_wherever_they_are_mounted(app: FastAPI) -> None:
             page = await bob.get(path)
             links = re.findall(r'(?:href|src|action|data-live|data-events)="([^"]*)"', page)
             assert all(link.startswith(("/work/reviews/", "#")) for link in links), links
+
+
+class Letter(Event):
+    text: str = "Dear Sir"
+
+
+class LettersThen(Workflow):
+    @step
+    async def write(self, ev: StartEvent) -> Letter:
+        return Letter()
+
+    legal = Review(Letter)
+
+    @step
+    async def send(self, ev: Approved) -> StopEvent:
+        return StopEvent(result="sent")
+
+
+class LettersNow(Workflow):
+    @step
+    async def write(self, ev: StartEvent) -> Letter:
+        return Letter()
+
+    counsel = Review(Letter)
+
+    @step
+    async def send(self, ev: Approved) -> StopEvent:
+        return StopEvent(result="sent")
+
+
+async def test_a_run_that_no_longer_fits_the_code_says_so_and_keeps_its_answer() -> None:
+    store = MemoryStore()
+    then = Runner(store, {"letters": LettersThen(timeout=None)})
+    await then.start("letters", run_id="letter-1", by="alice")
+    (asked,) = await then.pending()
+    now = Runner(store, {"letters": LettersNow(timeout=None)})
+    app = create_app(now, authenticate=lambda _: Reviewer(id="alice"))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as alice:
+        before = (await alice.get("/api/runs/letter-1")).json()
+        answer = {"decision": "approve", "digest": asked.request.digest}
+        taken = await alice.post(f"/api/requests/{asked.request_id}/answer", json=answer)
+        after = (await alice.get("/api/runs/letter-1")).json()
+        page = (await alice.get("/runs/letter-1")).text
+    assert (before["held_up"], taken.status_code, after["status"]) == ([], 200, "waiting")
+    assert any("legal" in difference for difference in after["held_up"])
+    assert "cannot go on with the code that runs here" in page
+    await then.advance("letter-1")
+    assert await then.result("letter-1") == "sent"

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -286,6 +287,8 @@ async def test_a_body_is_counted_whether_its_size_is_announced_or_not(clock: Man
         sent = 0
         assert (await program.post("/api/echo", content=chunks(1000))).status_code == 413
         assert sent < 1000 or refused.status_code == 413
+        endless = {"Content-Length": "9" * 5000}
+        assert (await program.post("/api/echo", content=b"x", headers=endless)).status_code == 413
         lies = {"Content-Length": "1"}
         assert (
             await program.post("/api/echo", content=b"x" * 101, headers=lies)
@@ -365,12 +368,34 @@ async def test_deep_nesting_is_refused_and_brackets_in_text_are_not(clock: Manua
         (b'["[[[["]', False),
         (b'["\\"[[[["]', False),
         (b'["\\\\",[[[', True),
-        (b'"unfinished [[[[', True),
+        (b'"unfinished [[[[', False),  # no JSON, which is found out without going deep
+        (b'[[["unfinished \\', False),
         (b"\xff\x00[[[[", True),
     ],
 )
 def test_how_deeply_something_is_nested(body: bytes, deeper: bool) -> None:
     assert nested_deeper(body, 3) is deeper
+
+
+def test_quotes_without_end_are_looked_at_once_each() -> None:
+    body = b"[]" * 101 + b'"' + b'\\"' * 500_000
+    begun = time.process_time()
+    assert not nested_deeper(body, 100)
+    assert time.process_time() - begun < 2  # by the square of it this takes an hour
+
+
+# --------------------------------------------------------------------------- redirects
+
+
+@pytest.mark.parametrize("root", ["", "/reviews"])
+async def test_a_redirect_leads_to_no_host_that_the_client_has_named(
+    root: str, clock: ManualClock
+) -> None:
+    app = Starlette(routes=[Mount(root or "/", app_on(clock))])
+    async with client(app, Host="evil.example") as browser:
+        for path, place in (("/runs/?after=x", "/runs?after=x"), ("/sign-in/", "/sign-in")):
+            response = await browser.get(root + path)
+            assert (response.status_code, response.headers["location"]) == (307, root + place)
 
 
 # --------------------------------------------------------------------------- links in logs

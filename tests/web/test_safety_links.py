@@ -200,8 +200,13 @@ async def test_the_decision_that_a_link_suggests_is_open_and_others_can_be_taken
 async def test_a_link_suggests_nothing_that_is_not_allowed(
     runner: Runner, links: AnswerLinks
 ) -> None:
-    with pytest.raises(ValueError, match="allows no delegate"):
-        links.url_for(await asked(runner), "ann", decision=DecisionKind.DELEGATE)
+    record = await asked(runner)
+    for decision in (DecisionKind.DELEGATE, "delegate", "aprove", ""):
+        with pytest.raises(ValueError, match=f"allows no {decision}, only: approve"):
+            links.url_for(record, "ann", decision=decision)
+    by_name = links.read(links.url_for(record, "ann", decision="approve").rpartition("/")[2])
+    assert by_name is not None
+    assert by_name.decision is DecisionKind.APPROVE
 
 
 async def test_what_is_not_right_comes_back_with_what_was_typed(

@@ -507,6 +507,8 @@ async def test_a_program_that_guesses_shuts_out_nobody_but_itself(clock: ManualC
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "300")
         assert refused.json()["error"]["type"] == "too_many"
         assert (await program.get("/api/me", headers=bearer(ANN_TOKEN))).json()["id"] == "ann"
+    async with client(app) as browser:  # of somebody at the same address
+        assert (await sign_in(browser)).status_code == 303
 
 
 def test_the_same_wrong_token_from_everywhere_is_refused_too(clock: ManualClock) -> None:

@@ -18,7 +18,7 @@ from llama_index_hitl.cli import app as cli
 from llama_index_hitl.cli._serving import _without_query
 from llama_index_hitl.errors import CannotListen
 from llama_index_hitl.web import NamedTokens
-from llama_index_hitl.web.serving import is_loopback, listen, serve, url_of
+from llama_index_hitl.web.serving import GRACE, is_loopback, listen, serve, serving, url_of
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ async def test_a_signal_ends_the_server_and_what_streams(
     app: FastAPI, sign: signal.Signals
 ) -> None:
     addresses: asyncio.Queue[str] = asyncio.Queue()
-    serving = asyncio.create_task(serve(app, port=0, ready=addresses.put_nowait))
+    server = asyncio.create_task(serve(app, port=0, ready=addresses.put_nowait))
     url = await addresses.get()
     async with httpx.AsyncClient(base_url=url, headers={"X-Person": "alice"}) as client:
         async with client.stream("GET", "/api/inbox/events") as stream:
@@ -71,9 +71,32 @@ async def test_a_signal_ends_the_server_and_what_streams(
             signal.raise_signal(sign)
             async for _ in stream.aiter_raw():
                 pass  # to its end, which comes
-        await asyncio.wait_for(serving, 3)
+        await asyncio.wait_for(server, 3)
         with pytest.raises(httpx.ConnectError):
             await client.get("/api/health")
+
+
+async def test_a_block_serves_and_at_its_end_streams_have_ended_and_nobody_is_there(
+    app: FastAPI,
+) -> None:
+    interrupted = signal.getsignal(signal.SIGINT)
+    async with httpx.AsyncClient(headers={"X-Person": "alice"}) as client:
+        async with asyncio.timeout(GRACE), serving(app) as url:
+            inbox = client.build_request("GET", f"{url}api/inbox/events")
+            stream = await client.send(inbox, stream=True)
+            assert stream.status_code == 200
+            assert signal.getsignal(signal.SIGINT) is interrupted
+        async for _ in stream.aiter_raw():
+            pass  # to its end, which comes
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"{url}api/health")
+
+
+async def test_a_block_serves_other_applications_too() -> None:
+    other = FastAPI()
+    other.get("/")(lambda: "other")
+    async with serving(other) as url, httpx.AsyncClient() as client:
+        assert (await client.get(url)).json() == "other"
 
 
 # --------------------------------------------------------------------------- the command

@@ -293,7 +293,11 @@ NONSENSE = [
     '{"type": "answer", "type": "answer", "request_id": "x", "digest": "x"}',
     "[" * 100_000,
     b"\x00\xff",
-    '{"type": "answer", "padding": "' + "x" * 1_000_000 + '"}',
+    '{"type": "answer", "request_id": "x", "digest": "x", "decision": '
+    + "[" * 100
+    + "]" * 100
+    + "}",
+    '{"type": "answer", "padding": "' + "x" * (1 << 20) + '"}',
 ]
 
 
@@ -308,6 +312,15 @@ async def test_what_makes_no_sense_is_refused_and_the_conversation_goes_on(site:
             assert refused["error"]["type"] == "not_understood", sent[:40]
             await talk.answer(question)
             assert (await talk.rest())[0][-1]["type"] == "final_result"
+
+
+async def test_a_message_is_limited_as_a_body_is():
+    async with served(limits=Limits(body=200)) as site, socket(site) as talk:
+        await talk.say(type="start", workflow="essay", inputs={"topic": "x" * 200})
+        refused = await talk.next()
+        assert refused["error"]["message"].endswith("a message has 200 bytes at most.")
+        await talk.say(type="start", workflow="essay", inputs={"topic": "tides"})
+        assert (await talk.next())["type"] == "started"
 
 
 async def test_who_makes_no_sense_for_too_long_is_hung_up_on(site: Served):

@@ -252,6 +252,18 @@ async def test_the_inbox_tells_people_of_what_they_may_see_only(site: Served):
     assert seen[2].data["summary"]["status"] == "approved"
 
 
+async def test_the_inbox_tells_whoever_started_a_run_what_becomes_of_what_it_asks(site: Served):
+    async with site.listening("/api/inbox/events", as_person("bob")) as bobs:
+        assert (await anext(bobs)).name == "state"
+        await site.start(by="carl")
+        run = await site.start(by="bob")
+        await site.answer(run)
+        seen = [await anext(bobs), await anext(bobs)]
+    assert names(seen) == ["opened", "answered"]
+    assert {event.data["run_id"] for event in seen} == {run.run_id}
+    assert not seen[0].data["summary"]["can_answer"]
+
+
 async def test_an_inbox_that_drops_gets_every_event_once(site: Served):
     async with site.listening("/api/inbox/events") as events:
         state = await anext(events)

@@ -188,10 +188,10 @@ _FAILURES: dict[str, tuple[int, str, dict[str, JsonValue]]] = {
     ),
     "invalid_cursor": (
         422,
-        "`after` is not where a page of this list ended.",
+        "`after` is not where a page of this list, or an event of this stream, has ended.",
         {
-            "message": "'x' is not where a page of this list ended. Give `after` of the page "
-            "before, or leave it out to begin at the first page.",
+            "message": "This is not where a page of this list, or an event of this stream, has "
+            "ended. Give what the last one came with, or leave it out to begin anew.",
             "problems": [
                 {"field": "after", "message": "this is not where a page of this list ended"}
             ],

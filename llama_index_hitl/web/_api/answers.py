@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body
 from pydantic import ConfigDict, Field, JsonValue
 from starlette.requests import Request
 
-from llama_index_hitl.errors import AnswerRefused, FieldProblem, InvalidAnswer
+from llama_index_hitl.errors import AnswerRefused, FieldProblem, InvalidAnswer, StoreError
 from llama_index_hitl.models import Reviewer, Value
 from llama_index_hitl.runner import Receipt
 from llama_index_hitl.web._answering import answer
@@ -202,7 +202,7 @@ async def _one_of_several(
             role=item.role,
             channel="api",
         )
-    except AnswerRefused as error:
+    except (AnswerRefused, StoreError) as error:  # those before it are stored and have to be told
         status, failure = failure_of(error)
         return BulkResult(request_id=item.request_id, status=status, error=failure)
     return BulkResult(request_id=item.request_id, status=200, receipt=receipt)

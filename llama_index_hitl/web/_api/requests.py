@@ -49,7 +49,7 @@ class RequestFilters(Value):
         "mine",
         description="`mine`: open ones that you can answer and have not, closed ones that you "
         "answered or were asked; `roles`: those of them that are for a role of yours; `all`: "
-        "everything that you see.",
+        "everything that you see, with what the newest 200 runs that you started ask others.",
     )
     status: Standing = Field("open", description="Open ones, closed ones, or both.")
     workflow: str | None = Field(None, description="Asked by the workflow of this name.")

@@ -6,7 +6,8 @@ route wherever the application is mounted, and `csrf_token` what a form must sen
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import NoMatchFound
 from starlette.staticfiles import StaticFiles
+from workflows import Workflow
 
 from llama_index_hitl.models import Reviewer
 from llama_index_hitl.web._pages import _filters
@@ -67,6 +69,15 @@ def path_of(connection: HTTPConnection, name: str, /, **params: Any) -> str:
     return root + str(connection.app.url_path_for(name, **written))
 
 
+def workflow_title(registered: Mapping[str, Workflow], name: str) -> str:
+    """Return what people call a workflow that a request names, which has the name of its class.
+
+    That is the name under which it is registered, unless it is under several, or elsewhere.
+    """
+    found = [key for key, workflow in registered.items() if workflow.workflow_name == name]
+    return _filters.titled(found[0]) if len(found) == 1 else _filters.short_name(name)
+
+
 def page(
     request: Request,
     template: str,
@@ -84,7 +95,7 @@ def page(
         person: Who is signed in; None: nobody.
         status: Status of the response.
         **values: What the template needs beside `site`, `person`, `request`, `base`, `path`,
-            `has_path`, `csrf_token` and `now`.
+            `has_path`, `called`, `csrf_token` and `now`.
     """
     site = site_of(request)
 
@@ -108,6 +119,7 @@ def page(
             base=str(request.scope.get("root_path", "")).rstrip("/"),
             path=path,
             has_path=has_path,
+            called=partial(workflow_title, site.runner.workflows),
             csrf_token=csrf_token(request),
             now=site.clock(),
             **values,

@@ -48,6 +48,9 @@ KEYS: Mapping[DecisionKind, str] = {
 }
 """Which key opens the form of which decision."""
 
+LESSER = frozenset({DecisionKind.ESCALATE, DecisionKind.DELEGATE, DecisionKind.ABSTAIN})
+"""Decisions that leave it to others; where there is little room, they stand behind a button."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
@@ -217,6 +220,10 @@ def decide_form(
             others.append(f"{path}: {message}" if path else message)
         else:
             at_fields[name] = f"{at_fields[name]}; {message}" if name in at_fields else message
+    # What is missing is said in one way, whatever the rule of the field that it breaks.
+    given = {name for name, text in (values or {}).items() if text.strip()}
+    missing = {item.name for item in every if item.required} - given
+    at_fields |= dict.fromkeys(missing & at_fields.keys(), "This is needed.")
     shown = {} if request.subject is None else request.subject.data
     return DecideForm(
         kind=kind,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llama_index_hitl._html.reviews import FieldView
 
 _NOW = 60  # seconds that are not counted
+_FEW = 10
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -27,6 +28,19 @@ def span(seconds: float) -> str:
     size = abs(seconds)
     each, unit = next((pair for pair in _UNITS if size >= pair[0]), (1, "s"))
     return f"{int(size // each)} {unit}"
+
+
+def left(seconds: float) -> str:
+    """Return a length of time that people plan with, such as `1 h 59 min`.
+
+    Of few hours or days one says the part of the next as well: `1 h` would hide almost another.
+    """
+    size = int(abs(seconds))
+    for (each, unit), (part, smaller) in pairwise(_UNITS[:3]):
+        count, rest = divmod(size, each)
+        if 0 < count < _FEW and rest >= part:
+            return f"{count} {unit} {rest // part} {smaller}"
+    return span(size)
 
 
 def ago(at: datetime, now: datetime) -> str:
@@ -56,8 +70,8 @@ def time_tag(at: datetime, now: datetime, style: str = "ago") -> Markup:
         age = (now - at).total_seconds()
         shown = "now" if abs(age) < _NOW else span(age)
     if style == "deadline":
-        left = (at - now).total_seconds()
-        shown = f"{span(left)} left" if left > 0 else f"{span(left)} overdue"
+        ahead = (at - now).total_seconds()
+        shown = f"{left(ahead)} {'left' if ahead > 0 else 'overdue'}"
     return Markup('<time datetime="{}" data-time="{}" title="{}">{}</time>').format(
         at.astimezone(UTC).isoformat(timespec="milliseconds"), style, moment(at), shown
     )
@@ -73,10 +87,16 @@ def words(name: str) -> str:
     return name.replace("_", " ").replace("-", " ").strip()
 
 
-def short_name(workflow: str) -> str:
-    """Return the name of a workflow without the module that it is in, as words."""
-    name = visible(workflow).rpartition(".")[2] or visible(workflow)
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+def short_name(name: str) -> str:
+    """Return the name of a class without the module that it is in, as a title."""
+    name = visible(name).rpartition(".")[2] or visible(name)
+    return titled(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name))
+
+
+def titled(name: str) -> str:
+    """Return a name in code as words, of which the first is capitalized."""
+    spoken = words(name)
+    return spoken[:1].upper() + spoken[1:]
 
 
 def initials(name: str) -> str:
@@ -111,6 +131,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "short_name": short_name,
     "span": span,
     "time_tag": time_tag,
+    "titled": titled,
     "typed": typed,
     "visible": visible,
     "words": words,

@@ -12,6 +12,7 @@ from llama_index_hitl._text import visible
 from llama_index_hitl.audit import AuditEntry, AuditKind, AuditRow
 from llama_index_hitl.models import ROLE_PREFIX, RULE_PREFIX, DecisionKind, JsonObject
 from llama_index_hitl.stores.protocol import PROGRESS, Cursor, FeedEvent, Store, StoredRequest
+from llama_index_hitl.web._trail import reason_of
 
 _BATCH = 500
 
@@ -98,6 +99,8 @@ def moments(
     feed: Sequence[FeedEvent],
     rows: Sequence[AuditRow],
     shown: Mapping[str, StoredRequest],
+    *,
+    masked: bool = False,
 ) -> list[Moment]:
     """Return what happened in a run, as far as its reader may know it.
 
@@ -105,6 +108,8 @@ def moments(
         feed: What the feed has of the run.
         rows: Its audit trail, which says who it was.
         shown: Its requests by id, as the reader may see them; of others nothing is said.
+        masked: Something is hidden from the reader: what the run said, and why rules and errors
+            did something, is left out, for it may quote that.
     """
     entries: dict[tuple[str, str | None], deque[AuditEntry]] = defaultdict(deque)
     for row in rows:
@@ -112,28 +117,30 @@ def moments(
     found: list[Moment] = []
     for event in feed:
         if event.kind == PROGRESS:
-            found.append(_said(event))
+            found.append(_said(event, masked=masked))
             continue
         waiting = entries[event.kind, event.request_id]
         entry = waiting.popleft() if waiting else None
         if entry is None or (event.request_id is not None and event.request_id not in shown):
             continue
         request = None if event.request_id is None else shown[event.request_id]
-        if (moment := _happened(event, entry, request)) is not None:
+        quote = reason_of(entry, hiding=masked)
+        if (moment := _happened(event, entry, request, quote)) is not None:
             found.append(moment)
     return found
 
 
-def _said(event: FeedEvent) -> Moment:
-    words = visible(
-        str(event.data.get("message") or event.data.get("type") or "Something happened")
-    )
+def _said(event: FeedEvent, *, masked: bool) -> Moment:
+    message = None if masked else event.data.get("message")
+    words = visible(str(message or event.data.get("type") or "Something happened"))
     return Moment(cursor=event.cursor, kind=PROGRESS, at=event.at, words=words)
 
 
-def _happened(event: FeedEvent, entry: AuditEntry, request: StoredRequest | None) -> Moment | None:
+def _happened(
+    event: FeedEvent, entry: AuditEntry, request: StoredRequest | None, quote: str
+) -> Moment | None:
     kind = entry.kind
-    quote, tone = entry.reason, _TONES.get(kind, "")
+    tone = _TONES.get(kind, "")
     if kind is AuditKind.OPENED and request is not None:
         words, quote = visible(request.record.request.title), ""
     elif kind in (AuditKind.ANSWERED, AuditKind.RULE_DECIDED):

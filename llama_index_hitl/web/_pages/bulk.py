@@ -11,10 +11,11 @@ from starlette.responses import Response
 
 from llama_index_hitl._html.markup import gist
 from llama_index_hitl._html.reviews import FieldView
-from llama_index_hitl.errors import AnswerRefused, UnknownRequest
+from llama_index_hitl.errors import AnswerRefused, StoreError, UnknownRequest
 from llama_index_hitl.models import DecisionKind, Reviewer
 from llama_index_hitl.stores.protocol import StoredRequest
 from llama_index_hitl.web._answering import answer, seen
+from llama_index_hitl.web._failures import failure_of
 from llama_index_hitl.web._pages import page
 from llama_index_hitl.web._pages._detail import detail_page
 from llama_index_hitl.web._pages.requests import FRAGMENT
@@ -116,5 +117,8 @@ async def _approved(
         return Came(request_id=request_id, title=title, taken=False, said=said)
     except AnswerRefused as error:
         return Came(request_id=request_id, title=title, taken=False, said=str(error))
+    except StoreError as error:  # those before it are stored and have to be told
+        _, failure = failure_of(error)
+        return Came(request_id=request_id, title=title, taken=False, said=failure.message)
     said = "Approved." if receipt.decides else "Your approval counts; it waits for others."
     return Came(request_id=request_id, title=title, taken=True, said=said)

@@ -29,6 +29,7 @@ from llama_index_hitl.web._answering import answer, edited, seen
 from llama_index_hitl.web._pages import page, redirect
 from llama_index_hitl.web._pages._detail import (
     KEYS,
+    LESSER,
     DecideForm,
     Message,
     decide_form,
@@ -184,6 +185,7 @@ async def _values(
         "form": form,
         "message": message,
         "keys": KEYS,
+        "lesser": LESSER,
         "short": SHORT,
         "row_id": shown.request_id,
         "digest": shown.record.request.digest,

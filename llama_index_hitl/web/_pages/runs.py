@@ -169,7 +169,9 @@ async def _live(site: Site, person: Reviewer, run_id: str, *, whole: bool = Fals
         run=run,
         about=_about(shown.requests),
         asked=asked,
-        moments=tuple(moments(feed, rows, {s.request_id: s for s in shown.requests})),
+        moments=tuple(
+            moments(feed, rows, {s.request_id: s for s in shown.requests}, masked=shown.masked)
+        ),
         cursor=feed[-1].cursor if feed else None,
         masked=shown.masked,
         result=await _result(site, shown, whole=whole),

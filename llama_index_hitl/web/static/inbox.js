@@ -18,6 +18,7 @@ list.onOpen = (url, id) => opened.open(url, id);
 list.mark(opened.id);
 bindKeys(list, opened);
 bindSeveral(list);
+document.querySelector("[data-open-first]")?.addEventListener("click", () => list.openRow(list.rows[0]));
 
 const address = new URL(location.href);
 if (address.searchParams.has("notice")) {

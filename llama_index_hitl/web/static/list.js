@@ -169,6 +169,7 @@ export class List {
         const checked = row.querySelector("[data-select]")?.checked ?? false;
         row.className = next.className;
         row.dataset.version = next.dataset.version;
+        row.toggleAttribute("data-open", "open" in next.dataset);
         row.replaceChildren(...next.childNodes);
         const box = row.querySelector("[data-select]");
         if (box) box.checked = checked;
@@ -187,7 +188,7 @@ export class List {
 
   #unread() {
     for (const row of this.rows) {
-      const unread = !this.#read.has(row.dataset.id);
+      const unread = "open" in row.dataset && !this.#read.has(row.dataset.id);
       row.classList.toggle("is-unread", unread);
       row.querySelector("[data-unread]").hidden = !unread;
     }

@@ -1,6 +1,6 @@
 // What happens in a run after an answer, as it happens, to its result.
 
-import { base } from "./page.js";
+import { base, elements, part } from "./page.js";
 import { tell } from "./times.js";
 
 /** Follow the run of a request that was answered; returns how to stop. */
@@ -15,10 +15,11 @@ export const followRun = (panel, { request, status, title }) => {
     item.className = tone;
     item.append(words);
     if (more) item.append(more);
-    const last = story.lastElementChild;
+    const atWork = story.querySelector(".working");
+    const last = atWork ? atWork.previousElementSibling : story.lastElementChild;
     // Something said again, such as a progress in steps, does not fill the page.
     if (last && last.isEqualNode(item)) return;
-    story.querySelector(".working")?.before(item) ?? story.append(item);
+    story.insertBefore(item, atWork);
     while (story.childElementCount > 40) story.firstElementChild.remove();
   };
   const working = (on) => {
@@ -39,6 +40,13 @@ export const followRun = (panel, { request, status, title }) => {
     const shown = document.createElement("pre");
     shown.tabIndex = 0;
     shown.textContent = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+    return shown;
+  };
+  /** The result as the page of the run shows it; null where it cannot be had. */
+  const result = async () => {
+    const answer = panel.dataset.result ? await part(panel.dataset.result).catch(() => null) : null;
+    const shown = answer?.ok ? elements(answer.html).querySelector(".result") : null;
+    shown?.querySelector("h2")?.remove();
     return shown;
   };
   const link = (id, words) => {
@@ -72,7 +80,11 @@ export const followRun = (panel, { request, status, title }) => {
       add(words, "ask");
     });
   }
-  on("final_result", (data) => end("The run has finished.", "good", data.readable === false || data.result == null ? null : text(data.result)));
+  on("final_result", async (data) => {
+    source.close();
+    const readable = data.readable !== false && data.result != null;
+    end("The run has finished.", "good", readable ? ((await result()) ?? text(data.result)) : null);
+  });
   on("failed", (data) => end("The run failed. Your answer is kept.", "bad", data.error?.message ? text(data.error.message) : null));
   on("cancelled", () => end("The run was cancelled.", "bad"));
   tell(panel);

@@ -12,23 +12,33 @@ export class Opened {
   #pane = document.querySelector("[data-detail-pane]");
   #onChange;
   #onOpen;
+  #onAnswered;
   #leave = () => {};
   #request = null;
   #sent = 0;
 
-  constructor({ onChange, onOpen }) {
+  /**
+   * `onChange` is told that lists may be old, `onOpen` what is opened. With `onAnswered`, which is
+   * told that an answer was taken, the request is a part of another page, and that keeps its address.
+   */
+  constructor({ onChange, onOpen, onAnswered = null }) {
     this.#onChange = onChange;
     this.#onOpen = onOpen;
+    this.#onAnswered = onAnswered;
     this.#holder.addEventListener("click", (event) => this.#clicked(event));
     this.#holder.addEventListener("submit", (event) => this.#submitted(event));
     this.#holder.addEventListener("keydown", (event) => this.#pressed(event));
-    addEventListener("popstate", () => this.#went());
+    if (this.#isPage) addEventListener("popstate", () => this.#went());
     this.#arrived();
   }
 
   /** Id of the request that is opened; null: none. */
   get id() {
     return this.#article?.dataset.request ?? null;
+  }
+
+  get #isPage() {
+    return this.#onAnswered === null;
   }
 
   address(id) {
@@ -52,17 +62,22 @@ export class Opened {
       this.#onChange();
       return;
     }
-    if (push) history.pushState({}, "", url);
+    if (push && this.#isPage) history.pushState({}, "", url);
     this.#pane.querySelector(".notice")?.remove();
     this.#show(answer.html);
     this.#pane.scrollTop = 0;
     this.#holder.querySelector("#request-title")?.focus({ preventScroll: true });
   }
 
-  /** Leave the request, back to the list. */
+  /** Leave the request, back to what is beside it. */
   close() {
     const id = this.id;
     this.#leave();
+    if (!this.#isPage) {
+      this.#request?.abort();
+      this.#holder.replaceChildren();
+      return id;
+    }
     document.body.classList.remove("has-detail");
     history.pushState({}, "", `${base}/${location.search}`);
     return id;
@@ -98,8 +113,9 @@ export class Opened {
       return;
     }
     const focused = this.#holder.contains(document.activeElement) ? document.activeElement.id : null;
-    const answer = await part(this.address(this.id)).catch(() => null);
-    if (!answer?.ok || this.#holder.querySelector(".decide")) return;
+    const id = this.id;
+    const answer = await part(this.address(id)).catch(() => null);
+    if (!answer?.ok || this.id !== id || this.#holder.querySelector(".decide")) return;
     const scrolled = this.#pane.scrollTop;
     this.#show(answer.html);
     this.#pane.scrollTop = scrolled;
@@ -115,16 +131,17 @@ export class Opened {
   #show(html) {
     this.#leave();
     this.#holder.replaceChildren(elements(html));
-    document.body.classList.add("has-detail");
+    if (this.#isPage) document.body.classList.add("has-detail");
     this.#arrived();
   }
 
   #arrived() {
     const article = this.#article;
     if (!article) return;
-    document.title = `${article.dataset.title} · Inbox`;
     tell(this.#holder);
     this.#mode(localStorageMode());
+    if (!this.#isPage) return;
+    document.title = `${article.dataset.title} · Inbox`;
     this.#leave = followRun(this.#holder.querySelector("[data-next]"), article.dataset);
   }
 
@@ -169,6 +186,10 @@ export class Opened {
     } else if (target.matches("[data-diff-mode]")) {
       this.#mode(target.dataset.diffMode);
       localStorageMode(target.dataset.diffMode);
+    } else if (target.matches("[data-more-decisions]")) {
+      const bar = target.closest("[data-decide-bar]");
+      bar.classList.add("is-whole");
+      bar.querySelector(".is-lesser").focus();
     } else if (target.matches("[data-show-now]")) {
       this.#showNow();
     }
@@ -184,7 +205,9 @@ export class Opened {
   }
 
   async #openForm(button) {
+    const id = this.id;
     const answer = await part(button.dataset.url).catch(() => null);
+    if (this.id !== id) return; // something else was opened meanwhile
     if (answer?.status !== 200) {
       toast(answer ? "This can no longer be decided." : "This cannot be read just now: no connection.");
       if (answer) this.changed(null);
@@ -198,6 +221,7 @@ export class Opened {
 
   #placeForm(html) {
     const holder = this.#holder.querySelector("[data-decide-form]");
+    if (!holder) return; // nothing can be decided any more, and the page says so by now
     holder.replaceChildren(elements(html));
     tell(holder);
     this.#mode(localStorageMode());
@@ -216,6 +240,7 @@ export class Opened {
     const body = new URLSearchParams(new FormData(form, event.submitter));
     const buttons = [...form.querySelectorAll("button:not([hidden])")];
     for (const button of buttons) button.disabled = true;
+    const id = this.id;
     let answer;
     try {
       answer = await part(form.action, { method: "POST", body });
@@ -224,7 +249,12 @@ export class Opened {
       for (const button of buttons) button.disabled = false;
       return;
     }
-    this.#took(form, answer);
+    if (this.id === id) return this.#took(form, answer);
+    // Something else was opened meanwhile, and stays so.
+    this.#onChange();
+    if (!form.matches(".decide")) return;
+    const taken = answer.ok && elements(answer.html).querySelector("article.request");
+    toast(taken ? "Your answer is on record." : "Your last answer was not taken.", { href: this.address(id) });
   }
 
   #took(form, answer) {
@@ -246,6 +276,7 @@ export class Opened {
     if (form.matches(".decide") && answer.ok) {
       toast("Your answer is on record.");
       this.#pane.scrollTop = 0;
+      if (this.#onAnswered) return this.#onAnswered(this.close());
     }
     (this.#holder.querySelector("[data-message]") ?? this.#holder.querySelector("#request-title"))?.focus({ preventScroll: true });
   }

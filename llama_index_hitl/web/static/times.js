@@ -1,6 +1,7 @@
 // Keeps every <time data-time> current, in the reader's own time zone, by the server's clock.
 
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+const FEW = 10;
 const NEAR = 120; // seconds: closer than this, the time is told every second
 const NOW = 60; // seconds that are not counted
 const SOON = 4 * 3600;
@@ -17,11 +18,21 @@ const span = (seconds) => {
   return `${Math.floor(size / each)} ${unit}`;
 };
 
+// Of few hours or days one says the part of the next as well: "1 h" would hide almost another.
+const leftOver = (seconds) => {
+  const size = Math.floor(Math.abs(seconds));
+  const place = UNITS.findIndex(([length]) => size >= length);
+  if (place !== 0 && place !== 1) return span(size);
+  const [[each, unit], [part, smaller]] = UNITS.slice(place);
+  const rest = Math.floor((size % each) / part);
+  return size < FEW * each && rest > 0 ? `${Math.floor(size / each)} ${unit} ${rest} ${smaller}` : span(size);
+};
+
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const words = {
   ago: (left) => (Math.abs(left) < NOW ? "just now" : left < 0 ? `${span(left)} ago` : `in ${span(left)}`),
   age: (left) => (Math.abs(left) < NOW ? "now" : span(left)),
-  deadline: (left) => (left > 0 ? `${span(left)} left` : `${span(left)} overdue`),
+  deadline: (left) => (left > 0 ? `${leftOver(left)} left` : `${leftOver(left)} overdue`),
   moment: (left, at) => full.format(at),
 };
 
