@@ -81,7 +81,6 @@ async def _held_up(site: Site, shown: SeenRun) -> tuple[str, ...]:
     return check.differences
 
 
-
 async def seeing(site: Site, person: Reviewer, run: Run) -> SeenRun | None:
     """Return a run that was read as somebody may see it; None: they may not."""
     query = RequestQuery(run_id=run.run_id, open=None, limit=_BATCH)
