@@ -472,7 +472,11 @@ def result_of(handler: WorkflowHandler) -> Any:
         Exception: What the run failed with.
     """
     _forget_run(handler)
-    stop_event: StopEvent = _queues_of(handler).complete.result()
+    complete = _queues_of(handler).complete
+    error = complete.exception()
+    if error is not None:
+        raise error  # `result()` forgets where it was raised, when it is called a second time
+    stop_event: StopEvent = complete.result()
     return stop_event.result if type(stop_event) is StopEvent else stop_event
 
 

@@ -638,7 +638,12 @@ class StillWaiting(HitlError):
 
     def __init__(self, run_id: str, *, status: str, open_requests: Iterable[str] = ()) -> None:
         waits = ", ".join(open_requests)
-        said = f"; it waits for {waits}" if waits else ""
+        if waits:
+            said = f"; it waits for {waits}"
+        elif status == "waiting":
+            said = "; nothing is left to answer, so let it go on with advance() or recover()"
+        else:
+            said = ""
         super().__init__(f"Run {run_id} has no result: it is {status}{said}.")
         self.run_id = run_id
         self.status = status

@@ -369,6 +369,8 @@ class ReviewOutcomeEvent(Event):
 class Approved(ReviewOutcomeEvent):
     """It may happen: exactly `subject`, which is what was shown, or what somebody edited it to.
 
+    A step reads `subject`, and `answers` for who said what; `effect_key` is for `once`.
+
     Raises:
         pydantic.ValidationError: The record does not hold the answers that it takes.
 
@@ -429,6 +431,8 @@ class Approved(ReviewOutcomeEvent):
 
 class Rejected(ReviewOutcomeEvent):
     """It may not happen: rejected, approvals cannot be reached, or the question was withdrawn.
+
+    A step reads `outcome.reason` for what happened, and `feedback` for what people said about it.
 
     Example:
         >>> from workflows.events import StartEvent

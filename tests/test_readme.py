@@ -7,6 +7,7 @@ import re
 import runpy
 import shlex
 import sys
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 
@@ -31,6 +32,8 @@ def run_all(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """Run the blocks as one file, which is found by its name as any file is."""
     module = ModuleType("readme")
     monkeypatch.setitem(sys.modules, "readme", module)
+    # The first block asks in the terminal: about the content, and about publishing it.
+    monkeypatch.setattr(sys, "stdin", StringIO("approve\napprove\n"))
     for block in CODE:
         exec(compile(block, "README.md", "exec"), vars(module))  # noqa: S102 - our own README
     return vars(module)

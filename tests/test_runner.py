@@ -400,6 +400,7 @@ async def test_a_step_that_raises_fails_the_run_and_loses_no_answer(make: Any) -
     failed = await make(**options).advance(run.run_id)
     assert failed.status is RunStatus.FAILED
     assert failed.error["type"] == "RuntimeError"
+    assert "in publish" in failed.error["traceback"]
     with pytest.raises(RunFailed, match="on fire"):
         await make(**options).result(run.run_id)
     assert not await make(**options).recover()  # it is left alone until somebody mends it
@@ -535,6 +536,10 @@ async def test_unknown_runs_and_results_that_are_not_there(make: Any) -> None:
         await make().advance("nonsense")
     run = await make().start("article")
     with pytest.raises(StillWaiting, match="approval-"):
+        await make().result(run.run_id)
+    record = await only(make(), run.run_id)
+    await make().answer(record.request_id, Approve(), by="alice")
+    with pytest.raises(StillWaiting, match="nothing is left to answer"):
         await make().result(run.run_id)
 
 
