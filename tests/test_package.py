@@ -1,5 +1,6 @@
 """The package as a whole: what it imports, what it shows, what it leaves out."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -7,8 +8,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from workflows.events import StartEvent
+from workflows.utils import get_steps_from_class
 
 import llama_index_hitl
+from llama_index_hitl import prebuilt
 from llama_index_hitl._extras import require
 from llama_index_hitl.errors import MissingExtra
 
@@ -92,3 +96,25 @@ def test_the_top_level_holds_what_it_may() -> None:
     top = {path.split("/")[0] for path in tracked}
     allowed = {"pyproject.toml", "llama_index_hitl", "tests", "notebooks", "README.md", "LICENSE"}
     assert not {name for name in top if not name.startswith(".")} - allowed
+
+
+def test_every_ready_workflow_says_what_run_takes() -> None:
+    flows = [
+        found
+        for name in prebuilt.__all__
+        if isinstance(found := getattr(prebuilt, name), type)
+        and issubclass(found, prebuilt.ReviewWorkflow)
+        and found is not prebuilt.ReviewWorkflow
+    ]
+    assert len(flows) > 10
+    for flow in flows:
+        said = re.search(r"`run` takes the fields of `(\w+)`", flow.__doc__ or "")
+        taken = {
+            kind.__name__
+            for method in get_steps_from_class(flow).values()
+            for kind in method._step_config.accepted_events
+            if issubclass(kind, StartEvent)
+        }
+        assert said is not None, flow
+        assert {said[1]} == taken, flow
+        assert said[1] in prebuilt.__all__

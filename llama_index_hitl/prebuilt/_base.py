@@ -209,6 +209,7 @@ class ReviewWorkflow(Workflow):
         timeout: float | None = None,
         **options: Any,
     ) -> None:
+        """Make one; the options are in the docstrings of the class and of `ReviewWorkflow`."""
         super().__init__(timeout=timeout, **options)
         self._llm = llm
         self.reviewers = entries_of(reviewers)

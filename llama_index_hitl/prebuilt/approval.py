@@ -83,6 +83,8 @@ class ApproveAction(ReviewWorkflow):
     It is done once also where the run is resumed, repeated or recovered after a crash, if a
     `Runner` drives it; see `llama_index_hitl.effects.once`.
 
+    `run` takes the fields of `ApprovalStart`.
+
     Override `execute`, `policy`, or the gate `approval`.
 
     Args:

@@ -139,6 +139,8 @@ class GroupChat(ReviewWorkflow):
 
     A turn that the person does not take in time counts as passing, and as nothing else.
 
+    `run` takes the fields of `ChatStart`.
+
     Override `speak`, for agents of your own say, `summarize`, the prompts, `participants`, or the
     gate `turn`.
 

@@ -93,6 +93,8 @@ class ClaimReview(ReviewWorkflow):
 
     Nothing is executed without an approval on record, of a person or of a rule.
 
+    `run` takes the fields of `ClaimStart`.
+
     Override `gather`, `decide`, `execute`, the prompt, `policy`, or the gate `approval`.
 
     Args:

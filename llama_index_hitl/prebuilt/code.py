@@ -72,6 +72,8 @@ class CodeResult(ReviewResult):
 class CodeReview(ReviewWorkflow):
     """Code is approved, rejected, or sent back with feedback, three times at most.
 
+    `run` takes the fields of `CodeStart`.
+
     Override `generate`, `revise`, `execute`, the prompts, `max_revisions`, or the gate `review`.
 
     Example:

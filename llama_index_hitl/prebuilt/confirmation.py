@@ -78,6 +78,8 @@ class ConfirmationResult(ReviewResult):
 class ConfirmUnderstanding(ReviewWorkflow):
     """Before anything is done, the person confirms, corrects or stops what was understood.
 
+    `run` takes the fields of `ConfirmationStart`.
+
     Override `understand`, `execute`, the prompt, `max_revisions`, or the gate `confirmation`.
 
     Example:

@@ -136,6 +136,8 @@ class DraftWorkflow(ReviewWorkflow):
 class DraftApproval(DraftWorkflow):
     """One draft, one decision: approve or reject.
 
+    `run` takes the fields of `DraftStart`.
+
     Override `generate`, `execute`, the prompt, or the gate `approval`.
 
     Example:
@@ -170,6 +172,8 @@ class DraftApproval(DraftWorkflow):
 
 class IterativeReview(DraftApproval):
     """Drafts until one is good: approve, or feedback for the next, a number of times at most.
+
+    `run` takes the fields of `DraftStart`.
 
     Override `generate`, `revise`, `execute`, the prompts, `max_revisions`, or the gate `approval`.
 
@@ -207,6 +211,8 @@ class DocumentApproval(DraftWorkflow):
 
     The content can be approved, sent back with feedback, or rejected; the final review approves or
     rejects, and sees who approved the content.
+
+    `run` takes the fields of `DraftStart`.
 
     Override `generate`, `revise`, `execute`, the prompts, `max_revisions`, or the gates
     `content_review` and `final_review`.

@@ -132,6 +132,8 @@ class Orchestration(ReviewWorkflow):
     The plan can be approved, edited, sent back with feedback, or rejected; no task is begun before.
     The findings can be accepted, sent back, so that there is another plan to approve, or rejected.
 
+    `run` takes the fields of `OrchestrationStart`.
+
     Override `plan`, `work`, for agents of your own say, `report`, the prompts, `workers`,
     `max_revisions`, or the gates `plan_review` and `findings_review`.
 

@@ -82,6 +82,8 @@ def _deadline_of(flow: ActionPlan, _: Event) -> timedelta | None:
 class ActionPlan(ReviewWorkflow):
     """A request: the model plans, people confirm what must be, the rest is done, in order.
 
+    `run` takes the fields of `PlanStart`.
+
     Subclass it with `action`, the type of your actions, and override `execute`, and `check` where
     there is something to check. `plan`, `check_plan`, the prompt and the gates `whole` and `each`
     can be overridden too.

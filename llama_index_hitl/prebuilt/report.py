@@ -71,6 +71,8 @@ class ReportResult(ReviewResult):
 class ResearchReport(ReviewWorkflow):
     """Research on a topic, accepted by a person or sent back for more; then the report.
 
+    `run` takes the fields of `ReportStart`.
+
     Override `research`, `research_more`, `report`, the prompts, `max_revisions`, or the gate
     `acceptance`.
 

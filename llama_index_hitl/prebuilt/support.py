@@ -128,6 +128,8 @@ class SupportDesk(ReviewWorkflow):
     The model may ask for guidance; what a trigger matches goes to people without asking the model.
     Which people, is for the routes to say. Without guidance no reply is written.
 
+    `run` takes the fields of `EnquiryStart`.
+
     Override `decide`, `reply_as_told`, the prompts, `triggers`, or the gate `guidance`. A scripted
     model decides with a `SupportAnswer`, such as `{"reply": "We open at nine."}`; the reply that it
     writes as told is text.

@@ -100,6 +100,8 @@ class Triage(ReviewWorkflow):
     The person approves, or edits the classification and so chooses another specialist, or rejects:
     then nobody handles the request.
 
+    `run` takes the fields of `TriageStart`.
+
     Override `classify`, `handle`, for agents of your own say, the prompts, `specialists`, `policy`,
     or the gate `routing`. A scripted model classifies with a `Classification`, or its fields in a
     dict, and says as text what the specialist says.
