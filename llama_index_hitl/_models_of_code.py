@@ -59,9 +59,14 @@ def tools_of(workflow: Workflow) -> Iterator[Any]:
 def check_with_models(workflow: Workflow, request: ReviewRequest, decision: Decision) -> None:
     """Refuse an edit or a response that the workflow's own models refuse.
 
+    A decision that the request does not allow is let through: whoever takes the answer refuses it,
+    and nobody is told to correct what can never count.
+
     Raises:
         InvalidAnswer: They do; the problems say why.
     """
+    if decision.kind not in request.allowed:
+        return
     if request.gate == INLINE_GATE:
         _check_with_tools(workflow, request, decision)
         return

@@ -368,6 +368,8 @@ def _answered(stored: StoredRequest, record: ReviewRecord, by: Reviewer) -> Stor
 
 
 def _check(request: ReviewRequest, decision: Decision, at: datetime) -> None:
+    if decision.kind not in request.allowed:
+        return  # refused for that, when it is taken
     try:
         check_decision(request, decision, at=at)
     except RecursionError:

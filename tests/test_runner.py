@@ -502,6 +502,14 @@ async def test_cancel_ends_a_run_and_withdraws_its_requests(make: Any) -> None:
         await make().cancel(run.run_id, by="operator")
 
 
+async def test_a_decision_that_is_not_allowed_is_refused_for_that(make: Any) -> None:
+    run = await make().start("payments")
+    record = (await make().pending(run_id=run.run_id)).items[0]
+    for subject in ({}, record.request.subject.data):
+        with pytest.raises(InvalidAnswer, match="'edit' is not allowed here"):
+            await make().answer(record.request_id, Edit(subject=subject), by="alice")
+
+
 async def test_withdraw_closes_one_request_and_the_run_goes_on(make: Any) -> None:
     Payments.bank.clear()
     run = await make().start("payments")
