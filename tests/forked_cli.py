@@ -78,6 +78,7 @@ class ForkedCli:
 IMPORTED = (
     "anyio._backends._asyncio",
     "httpcore",
+    "jsonschema",
     "llama_index.llms.openai",
     "llama_index_hitl._demo",
     "llama_index_hitl.cli._parked_demo",

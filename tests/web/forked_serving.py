@@ -106,6 +106,7 @@ IMPORTED = (
     "llama_index_hitl.testing",
     "llama_index_hitl.web.serving",
     "aiosqlite",
+    "jsonschema",
     "uvicorn.lifespan.on",
     "uvicorn.loops.asyncio",
     "uvicorn.protocols.http.h11_impl",
