@@ -590,7 +590,6 @@ _BOOLEANS = {
     "false": False,
     "off": False,
     "0": False,
-    "": False,
 }
 
 
@@ -608,7 +607,7 @@ def _coerced(value: Any, field: FormField | None) -> Any:
         if not text and not field.required:
             return None
         raise ValueError(f"choose one of: {', '.join(str(choice) for choice in field.choices)}")
-    if not text and not field.required and field.widget != "boolean":
+    if not text and not field.required:
         return None
     return _parsed(text, field.widget)
 

@@ -402,3 +402,14 @@ class TestForm:
 
     def test_without_a_schema_it_takes_any_fields(self) -> None:
         assert parse_form({}, {"a": 1, "b": ""}) == ({"a": 1, "b": ""}, ())
+
+
+def test_a_yes_or_no_that_is_left_open_is_not_a_no() -> None:
+    class Kept(BaseModel):
+        keep: bool
+        tell: bool = True
+
+    schema = Kept.model_json_schema()
+    found, (problem,) = parse_form(schema, {"keep": "", "tell": ""})
+    assert (found, problem.field, problem.message) == ({}, "keep", "this must be true or false")
+    assert parse_form(schema, {"keep": "false", "tell": ""}) == ({"keep": False}, ())
