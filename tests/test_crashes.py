@@ -169,7 +169,8 @@ def named(scenarios: Any) -> Any:
 async def test_promise_07_a_process_that_dies_at_a_commit_loses_nothing(scene: Scene) -> None:
     undisturbed = await scene.play("undisturbed")
     for number, point in deaths_in(scene, commits_of(undisturbed)):
-        for when in ("before", "after"):
+        # Before a commit nothing of it is anywhere: one store shows that for both.
+        for when in ("before", "after") if scene.on_sqlite else ("after",):
             run_id = f"{when}-{number}-{point}"
             died = await scene.play(run_id, die=when, skip=number)
             assert died.killed, run_id

@@ -91,10 +91,11 @@ async def test_a_run_is_started_on_one_process_answered_on_another_and_people_ar
                 final = (await until(events, "final_result"))[-1]
             assert final.data["result"] == {"published": "On tides."}
         kinds: list[str] = []
-        while "hitl.finished" not in kinds:
+        while len(kinds) < 3:
             await asyncio.sleep(0.02)  # the notifier of the other process has its own pace
             kinds = [json.loads(received.body)["type"] for received in receiver.received]
-    assert kinds == ["hitl.opened", "hitl.answered", "hitl.finished"]
+    # The processes tell of what they did each at their own pace.
+    assert sorted(kinds) == ["hitl.answered", "hitl.finished", "hitl.opened"]
 
 
 # --------------------------------------------------------------------------- the worker
